@@ -1,0 +1,29 @@
+"""How a stage tells its user what went wrong: one line on stderr, exit code 1, no traceback."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A mistake that the user can mend.
+
+    The message is one line: the key or file, the value, what is allowed, what to do.
+    """
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a stage's `main`; a `UserError` becomes its one line and exit code 1.
+
+    An error of the operating system that names a file (disk full, not readable) is told the same
+    way. Anything else is a fault of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        sys.exit(130)

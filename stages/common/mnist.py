@@ -1,0 +1,177 @@
+"""Where the official MNIST files come from, and how they are known to be the official ones.
+
+Run as a module (`make data`) it only fetches them, for instance before going offline.
+"""
+
+import gzip
+import hashlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import certifi
+import numpy as np
+import requests
+from tqdm import tqdm
+from urllib3.exceptions import HTTPError as TransferError
+
+from common import errors
+from common.errors import UserError
+from common.files import write_bytes
+from common.torchvision_import import import_datasets
+
+CACHE = Path("data/raw")
+MIRROR_VARIABLE = "MNIST_MIRROR"
+# torchvision's https mirror (its other one is plain http), then Google's copy.
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# SHA-256 of the files whose MD5 are those in torchvision.datasets.MNIST.resources.
+SHA256 = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+MAX_BYTES = 16 * 2**20  # the largest file has 9.9 MB; a server that sends more sends something else
+ATTEMPTS = 3  # for failures that may pass: a lost connection, an overloaded server, damaged bytes
+TIMEOUTS = (5, 30)  # seconds to connect, and between two bytes
+
+
+class _SourceError(Exception):
+    """Why one source could not give a file; `may_pass` says whether to ask it again."""
+
+    def __init__(self, reason: str, may_pass: bool = False):
+        super().__init__(reason)
+        self.may_pass = may_pass
+
+
+def load() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Return MNIST's training and test set, each as images uint8 [N, 28, 28], labels uint8 [N].
+
+    N is 60,000 and 10,000; 0 is paper, 255 is ink.
+
+    Raises:
+        UserError: a file is neither in the cache nor to be had from any source.
+    """
+    files = fetch()
+    # torchvision trusts any unpacked file that exists, so it gets freshly unpacked, verified ones.
+    with tempfile.TemporaryDirectory() as root:
+        raw = Path(root, "MNIST", "raw")
+        raw.mkdir(parents=True)
+        for name, content in files.items():
+            (raw / name).with_suffix("").write_bytes(gzip.decompress(content))
+        mnist = import_datasets().MNIST
+        sets = [mnist(root, train=train) for train in (True, False)]
+        return tuple((part.data.numpy(), part.targets.numpy().astype(np.uint8)) for part in sets)
+
+
+def fetch() -> dict[str, bytes]:
+    """Return the verified content of the four files, from the cache or else from a source.
+
+    Sources are the folder or https server that the environment names in MNIST_MIRROR or, without
+    it, the public mirrors. What passes the check is kept in the cache, data/raw.
+
+    Raises:
+        UserError: no source has a file; the line names each of them and the ways out.
+    """
+    sources = [os.environ[MIRROR_VARIABLE]] if os.environ.get(MIRROR_VARIABLE) else MIRRORS
+    return {name: _cached(name) or _from_sources(name, sources) for name in SHA256}
+
+
+def _cached(name: str) -> bytes | None:
+    path = CACHE / name
+    content = path.read_bytes() if path.is_file() else b""
+    return content if _is_official(name, content) else None
+
+
+def _is_official(name: str, content: bytes) -> bool:
+    return hashlib.sha256(content).hexdigest() == SHA256[name]
+
+
+def _from_sources(name: str, sources: list[str] | tuple[str, ...]) -> bytes:
+    reasons = []
+    for source in sources:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                content = _read(source, name)
+                write_bytes(CACHE / name, content)
+                return content
+            except _SourceError as error:
+                if not error.may_pass or attempt == ATTEMPTS:
+                    reasons.append(f"{source} ({error})")
+                    break
+                time.sleep(attempt / 2)
+    raise UserError(
+        f"MNIST's {name} could not be had from {', '.join(reasons)}; set {MIRROR_VARIABLE}=<folder "
+        "or https URL that holds the four .gz files>, or use the embedded digits: "
+        "dvc exp run -S prepare.dataset=digits"
+    )
+
+
+def _read(source: str, name: str) -> bytes:
+    """Return the official content of one file from a folder or an https URL."""
+    if "://" not in source:
+        try:
+            content = Path(source, name).read_bytes()
+        except OSError as error:
+            raise _SourceError(f"{name}: {error.strerror}") from None
+    elif source.startswith("https://"):
+        content = _download(f"{source.rstrip('/')}/{name}")
+    else:
+        raise _SourceError("not allowed: give a folder or an https:// URL")
+    if not _is_official(name, content):
+        what = "" if content.startswith(b"\x1f\x8b") else "no gzip file; perhaps a log-in page: "
+        raise _SourceError(
+            f"{what}{len(content):,} bytes whose SHA-256 is not the official one", may_pass=True
+        )
+    return content
+
+
+def _download(url: str) -> bytes:
+    session = requests.Session()
+    del session.adapters["http://"]  # so that no redirect leaves https
+    certificates = os.environ.get("SSL_CERT_FILE") or certifi.where()
+    try:
+        with session.get(
+            url,
+            stream=True,
+            timeout=TIMEOUTS,
+            verify=certificates,
+            headers={"Accept-Encoding": "identity"},
+        ) as response:
+            response.raise_for_status()
+            return _body(response, url)
+    except requests.exceptions.SSLError as error:
+        raise _SourceError(f"certificate not trusted by {certificates}: {error}") from None
+    except requests.exceptions.InvalidSchema:
+        raise _SourceError("redirects from https to another protocol, which is refused") from None
+    except requests.exceptions.ConnectTimeout:
+        raise _SourceError(f"no answer within {TIMEOUTS[0]} s") from None
+    except requests.exceptions.HTTPError as error:
+        status = error.response.status_code
+        raise _SourceError(f"HTTP {status}", may_pass=status == 429 or status >= 500) from None
+    except requests.exceptions.ConnectionError:
+        raise _SourceError("no connection", may_pass=True) from None
+    except (requests.RequestException, TransferError) as error:
+        raise _SourceError(f"broken off: {error}", may_pass=True) from None
+
+
+def _body(response: requests.Response, url: str) -> bytes:
+    """Read the body as it was sent: requests would unpack a .gz that a server labels as encoded."""
+    content = bytearray()
+    size = int(response.headers.get("Content-Length", 0)) or None
+    # disable=None: a bar on a terminal only
+    with tqdm(desc=url, total=size, unit="B", unit_scale=True, disable=None) as bar:
+        for chunk in response.raw.stream(2**16, decode_content=False):
+            content += chunk
+            bar.update(len(chunk))
+            if len(content) > MAX_BYTES:
+                raise _SourceError(f"sends more than {MAX_BYTES:,} bytes")
+    return bytes(content)
+
+
+if __name__ == "__main__":
+    errors.run(fetch)

@@ -1,0 +1,31 @@
+"""How torchvision is imported where its compiled operators do not match torch.
+
+PyPI's Linux wheel of torchvision is built for CUDA. Beside a CPU build of torch its operators
+cannot be loaded, and `import torchvision` ends in "operator torchvision::nms does not exist",
+although its datasets need none of them. Declaring the operators that the import asks for mends it.
+"""
+
+from types import ModuleType
+
+import torch
+
+_declared: list[torch.library.Library] = []  # a declaration lives as long as its Library
+
+
+def import_datasets() -> ModuleType:
+    """Return `torchvision.datasets`; a torchvision that matches torch is imported untouched.
+
+    Raises:
+        RuntimeError: torchvision cannot be imported for another reason.
+    """
+    try:
+        from torchvision import datasets
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _declared.append(library)
+        from torchvision import datasets
+    return datasets

@@ -1,0 +1,44 @@
+"""How a trained network is stored: its weights, and beside them what is needed to rebuild it."""
+
+import io
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.files import write_bytes, write_json
+from common.networks import build
+
+WEIGHTS = Path("models/model_weights.pth")
+DESCRIPTION = Path("models/network.json")
+
+
+def save_network(network: nn.Module, description: dict) -> None:
+    """Store the weights as a plain state_dict, and the arguments of `networks.build` as JSON."""
+    buffer = io.BytesIO()  # torch.save to a path would write the path's stem into the file
+    torch.save({key: value.cpu() for key, value in network.state_dict().items()}, buffer)
+    write_bytes(WEIGHTS, buffer.getvalue())
+    write_json(DESCRIPTION, description)
+
+
+def load_network() -> nn.Module:
+    """Rebuild the trained network on the CPU, in eval mode.
+
+    Raises:
+        UserError: a file is missing or damaged, or the two do not belong together.
+    """
+    try:
+        network = build(**json.loads(DESCRIPTION.read_text()))
+        network.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: no such file; make it with `dvc repro train`") from None
+    except (ValueError, TypeError, KeyError, RuntimeError, EOFError, pickle.PickleError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{WEIGHTS} and {DESCRIPTION}: damaged or not of one training ({reason}); "
+            "delete both and run `dvc repro`"
+        ) from None
+    return network.eval()

@@ -1,0 +1,45 @@
+"""Bring the images and labels into three files: training, validation and test set."""
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from common import digits, errors, mnist
+from common.arrays import save_split
+from common.params import load_params
+
+# Of a set as small as the embedded digits at most this share is held back for validation.
+MAX_VALIDATION_SHARE = {"mnist": 1.0, "digits": 1 / 6}
+
+
+def split_validation(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Divide the images with these labels, uint8 [N], into N - size and `size`.
+
+    Returns the sorted indices, int64, of the two parts. The draw depends on `seed` alone, and each
+    class has the same share of both parts. `size` is 0 or at least the number of classes.
+    """
+    indices = np.arange(len(labels))
+    if size == 0:
+        return indices, indices[:0]
+    train, validation = train_test_split(indices, test_size=size, random_state=seed, stratify=labels)
+    return np.sort(train), np.sort(validation)
+
+
+def main() -> None:
+    params = load_params().prepare
+    if params.dataset == "mnist":
+        (images, labels), test = mnist.load()
+    else:
+        (images, labels), test = digits.load(params.seed)
+    size = min(params.validation_size, int(len(labels) * MAX_VALIDATION_SHARE[params.dataset]))
+    train, validation = split_validation(labels, size, params.seed)
+    save_split("train", images[train], labels[train])
+    save_split("validation", images[validation], labels[validation])
+    save_split("test", *test)
+    print(
+        f"{params.dataset}: {len(train):,} training, {len(validation):,} validation, "
+        f"{len(test[1]):,} test images"
+    )
+
+
+if __name__ == "__main__":
+    errors.run(main)
