@@ -20,7 +20,9 @@ def split_validation(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarr
     indices = np.arange(len(labels))
     if size == 0:
         return indices, indices[:0]
-    train, validation = train_test_split(indices, test_size=size, random_state=seed, stratify=labels)
+    train, validation = train_test_split(
+        indices, test_size=size, random_state=seed, stratify=labels
+    )
     return np.sort(train), np.sort(validation)
 
 
