@@ -29,7 +29,7 @@ data: $(VENV)/run.installed
 test: $(VENV)/test.installed
 	ruff check .
 	ruff format --check .
-	pytest -n 2
+	pytest -n 2 --dist loadgroup
 
 format: $(VENV)/test.installed
 	ruff check --fix .

@@ -156,15 +156,18 @@ def _download(url: str) -> bytes:
     except requests.exceptions.ConnectionError:
         raise _SourceError("no connection", may_pass=True) from None
     except (requests.RequestException, TransferError) as error:
-        raise _SourceError(f"broken off: {error}", may_pass=True) from None
+        raise _SourceError(f"broken off: {error.args[0]}", may_pass=True) from None
+    except OSError as error:  # what requests raises for a file of certificates it cannot read
+        raise _SourceError(f"SSL_CERT_FILE={certificates}: {error}") from None
 
 
 def _body(response: requests.Response, url: str) -> bytes:
     """Read the body as it was sent: requests would unpack a .gz that a server labels as encoded."""
     content = bytearray()
-    size = int(response.headers.get("Content-Length", 0)) or None
     # disable=None: a bar on a terminal only
-    with tqdm(desc=url, total=size, unit="B", unit_scale=True, disable=None) as bar:
+    with tqdm(
+        desc=url, total=response.raw.length_remaining, unit="B", unit_scale=True, disable=None
+    ) as bar:
         for chunk in response.raw.stream(2**16, decode_content=False):
             content += chunk
             bar.update(len(chunk))

@@ -36,7 +36,7 @@ def load_network() -> nn.Module:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with `dvc repro train`") from None
     except (ValueError, TypeError, KeyError, RuntimeError, EOFError, pickle.PickleError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{WEIGHTS} and {DESCRIPTION}: damaged or not of one training ({reason}); "
             "delete both and run `dvc repro`"

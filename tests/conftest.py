@@ -1,0 +1,132 @@
+"""Real Git and DVC repositories in temporary folders, and the real MNIST where it is to be had."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MIRROR = os.environ.get("MNIST_MIRROR")
+
+needs_mnist = pytest.mark.skipif(
+    not MIRROR, reason="MNIST_MIRROR is not set: no folder or server to take the real MNIST from"
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one worker do all tests that start from the same run, so that it runs once."""
+    for item in items:
+        if "on_digits" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("on_digits"))
+
+
+class Project:
+    """A copy of this project's files as a Git and DVC repository of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def run(self, *command: str, fails: bool = False, **environment: str) -> str:
+        """Run a command in the project and return what it printed, stdout and stderr together."""
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=clean_environment(self.folder.parent) | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode != 0) == fails, result.stdout
+        return result.stdout
+
+    def repro(self, *arguments: str, **environment: str) -> list[str]:
+        """Run `dvc repro` and return the names of the stages that it executed."""
+        return executed(self.run("dvc", "repro", *arguments, **environment))
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        change(self.folder / file, old, new)
+
+    def read(self, file: str) -> bytes:
+        return (self.folder / file).read_bytes()
+
+    def git_status(self) -> str:
+        return self.run("git", "status", "--porcelain")
+
+
+def executed(output: str) -> list[str]:
+    """Return the names of the stages that a DVC command says it has run."""
+    return re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)
+
+
+def clean_environment(folder: Path) -> dict[str, str]:
+    """This process's environment without the user's Git and DVC settings, and without a mirror."""
+    return {key: value for key, value in os.environ.items() if key != "MNIST_MIRROR"} | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.com",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.com",
+        "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc-global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(folder / "dvc-system"),
+        "DVC_SITE_CACHE_DIR": str(folder / "dvc-site"),
+    }
+
+
+def project_files() -> list[str]:
+    """Return the files of the working tree that Git tracks or would track."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    return [name for name in listing if name and (ROOT / name).is_file()]
+
+
+def new_project(folder: Path) -> Project:
+    """Copy the working tree's files to `folder` and commit them there."""
+    for name in project_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    project = Project(folder)
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "add", "--all")
+    project.run("git", "commit", "--quiet", "--message=Start")
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A fresh clone: nothing has run yet."""
+    return new_project(tmp_path / "project")
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in an empty folder, where the stages find no file and leave theirs."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def params_file(in_empty_folder: Path) -> Path:
+    """The project's params.yaml, alone in the folder in which we stand."""
+    path = in_empty_folder / "params.yaml"
+    shutil.copy2(ROOT / path.name, path)
+    return path
+
+
+def change(path: Path, old: str, new: str) -> None:
+    """Replace the one occurrence of `old` in a file."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} is not once in {path}"
+    path.write_text(text.replace(old, new))

@@ -1,0 +1,177 @@
+"""The whole pipeline, by the commands that people use, in fresh clones."""
+
+import hashlib
+import json
+import shutil
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+import pytest
+from conftest import MIRROR, ROOT, Project, executed, needs_mnist, new_project
+from ruamel.yaml import YAML
+
+STAGES = ["prepare", "train", "evaluate", "export"]
+RESULTS = [
+    "data/prepared/train.safetensors",
+    "data/prepared/validation.safetensors",
+    "data/prepared/test.safetensors",
+    "models/model_weights.pth",
+    "models/network.json",
+    "models/model.pth",
+    "metrics/train/metrics.json",
+    "metrics/evaluate.json",
+    "metrics/predictions.csv",
+    "metrics/export.json",
+]
+
+
+@pytest.fixture(scope="module")
+def on_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """A fresh clone after `make run` where MNIST cannot be had, and what that printed."""
+    project = new_project(tmp_path_factory.mktemp("on digits") / "project")
+    (project.folder / ".venv").mkdir()
+    (project.folder / ".venv/run.installed").touch()  # this very environment is installed
+    return project, project.run("make", "run", MNIST_MIRROR="/nowhere")
+
+
+@pytest.fixture
+def reproduced(on_digits: tuple[Project, str], tmp_path: Path) -> Project:
+    """A project that has run on the embedded digits, in a state of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(on_digits[0].folder, folder, symlinks=True)
+    return Project(folder)
+
+
+def test_make_run_without_mnist_says_so_and_runs_on_the_digits(on_digits: tuple[Project, str]):
+    project, output = on_digits
+    assert "error: MNIST's train-images-idx3-ubyte.gz could not be had from /nowhere (" in output
+    assert "!!! MNIST could not be had" in output
+    assert executed(output) == ["prepare", *STAGES]
+    assert "These numbers are for the embedded digits, not for MNIST. Back to MNIST:" in output
+    assert json.loads(project.read("metrics/evaluate.json"))["accuracy"] > 0.9
+    assert all((project.folder / result).is_file() for result in RESULTS)
+
+
+def test_a_run_leaves_nothing_that_git_does_not_know(on_digits: tuple[Project, str]):
+    changed = [line.split(maxsplit=1) for line in on_digits[0].git_status().splitlines()]
+    assert all(
+        state == "M" and (path in ("dvc.lock", "params.yaml") or path.startswith("metrics/"))
+        for state, path in changed
+    ), changed
+
+
+def test_the_digits_change_nothing_but_the_parameter(on_digits: tuple[Project, str]):
+    project, _ = on_digits
+    diff = project.run("git", "diff", "--unified=0", "params.yaml").splitlines()
+    assert [line.split("#")[0].split() for line in diff[-2:]] == [
+        ["-", "dataset:", "mnist"],
+        ["+", "dataset:", "digits"],
+    ]
+    assert len(diff) == 7
+
+
+def test_a_second_run_executes_nothing(reproduced: Project):
+    assert reproduced.repro() == []
+    assert executed(reproduced.run("make", "run")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stages"),
+    [
+        ("# Every number", "# Every single number", []),
+        ("learning_rate: 1.0e-3", "learning_rate: 0.001", []),
+        (
+            "seed: 0                 # draws the validation",
+            "seed: 1  # draws the validation",
+            STAGES,
+        ),
+        ("dropout: 0.2", "dropout: 0.1", ["train", "evaluate", "export"]),
+        # Other images at a time give the same metrics, so that nothing follows.
+        ("batch_size: 1000", "batch_size: 100", ["evaluate"]),
+        ("tolerance: 1.0e-5", "tolerance: 1.0e-4", ["export"]),
+    ],
+)
+def test_a_change_executes_the_stages_that_it_affects_and_going_back_none(
+    reproduced: Project, old: str, new: str, stages: list[str]
+):
+    params, lock = reproduced.read("params.yaml"), reproduced.read("dvc.lock")
+    reproduced.edit("params.yaml", old, new)
+    assert reproduced.repro() == stages
+    (reproduced.folder / "params.yaml").write_bytes(params)
+    assert reproduced.repro() == []
+    assert reproduced.read("dvc.lock") == lock
+
+
+def test_a_run_elsewhere_and_otherwise_gives_the_same_lock(
+    on_digits: tuple[Project, str], tmp_path: Path
+):
+    project = new_project(tmp_path / "a folder elsewhere" / "project")
+    project.edit("params.yaml", "dataset: mnist", "dataset: digits")
+    environment = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
+    assert project.repro(**environment) == STAGES
+    assert project.read("dvc.lock") == on_digits[0].read("dvc.lock")
+
+
+def test_without_mnist_repro_never_changes_the_dataset(project: Project):
+    output = project.run("dvc", "repro", MNIST_MIRROR="/nowhere", fails=True)
+    assert "set MNIST_MIRROR=<" in output
+    assert "dvc exp run -S prepare.dataset=digits" in output
+    assert project.git_status() == ""
+
+
+@needs_mnist
+def test_the_whole_pipeline_on_mnist(project: Project):
+    project.edit("params.yaml", "epochs: 10", "epochs: 1")
+    assert project.repro(MNIST_MIRROR=MIRROR) == STAGES
+    metrics = json.loads(project.read("metrics/evaluate.json"))
+    assert metrics["images"] == 10_000
+    assert metrics["accuracy"] > 0.93
+    assert (
+        json.loads(project.read("metrics/export.json"))["torchscript"]["accuracy"]
+        == (metrics["accuracy"])
+    )
+    # What is already verified in data/raw needs no source any more.
+    project.edit("params.yaml", "size: 5000", "size: 4000")
+    assert project.repro("prepare", MNIST_MIRROR="/nowhere") == ["prepare"]
+
+
+def definition() -> dict:
+    return YAML(typ="safe").load(ROOT / "dvc.yaml")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_local_module_that_a_stage_imports_is_its_dep(stage: str):
+    finder = ModuleFinder(path=[str(ROOT / "stages")])
+    finder.run_script(str(ROOT / f"stages/{stage}.py"))
+    modules = {
+        Path(module.__file__).relative_to(ROOT).as_posix()
+        for module in finder.modules.values()
+        if module.__file__
+    }
+    deps = definition()["stages"][stage]["deps"]
+    assert {dep for dep in deps if dep.startswith("stages/")} == modules
+    assert "requirements.txt" in deps
+
+
+def test_stages_scripts_and_sections_have_the_same_names():
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    assert list(definition()["stages"]) == list(params) == STAGES
+    for name, stage in definition()["stages"].items():
+        assert stage["cmd"] == f"python stages/{name}.py"
+        assert stage["params"] == [name]
+    assert sorted(path.stem for path in (ROOT / "stages").glob("*.py")) == sorted(STAGES)
+
+
+def test_the_committed_results_are_those_of_the_committed_code():
+    """dvc.lock holds the MD5 of what each stage read and wrote; all that Git has must match."""
+    lock = YAML(typ="safe").load(ROOT / "dvc.lock")
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    assert list(lock["stages"]) == STAGES
+    for name, stage in lock["stages"].items():
+        assert stage["params"]["params.yaml"] == {name: params[name]}
+        for file in stage["deps"] + stage["outs"]:
+            path = ROOT / file["path"]
+            if path.is_file() and path.parts[-2] != "models" and "prepared" not in path.parts:
+                digest = hashlib.md5(path.read_bytes()).hexdigest()
+                assert digest == file["md5"], f"{file['path']} is not what {name} used: dvc repro"
+    assert json.loads((ROOT / "metrics/evaluate.json").read_text())["accuracy"] >= 0.97
