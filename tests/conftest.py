@@ -17,6 +17,7 @@ needs_mnist = pytest.mark.skipif(
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker do all tests that start from the same run, so that it runs once."""
     for item in items:
