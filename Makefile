@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run data test format
+.PHONY: run install data test format
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
@@ -22,6 +22,8 @@ run: $(VENV)/run.installed
 	  echo '    git restore params.yaml dvc.lock metrics'; \
 	  echo '    MNIST_MIRROR=<folder or https URL with the four .gz files> make run'; }
 
+install: $(VENV)/run.installed
+
 # Only fetch and verify the official files, e.g. before going offline.
 data: $(VENV)/run.installed
 	@PYTHONPATH=stages python -m common.mnist
@@ -37,7 +39,7 @@ format: $(VENV)/test.installed
 
 $(VENV)/run.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
-	  f"error: {sys.executable} is Python {v.major}.{v.minor}; Python 3.11 or newer is needed: make PYTHON=<path>")'
+	  f"error: {sys.executable} is Python {v.major}.{v.minor}; Python 3.11 or newer is needed: make $(MAKECMDGOALS) PYTHON=<path>")'
 	$(PYTHON) -m venv $(VENV)
 	pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

@@ -4,16 +4,17 @@ import csv
 import io
 from pathlib import Path
 
-import torch
-from sklearn.metrics import precision_recall_fscore_support
-
 from common import errors
 from common.arrays import load_split
+from common.determinism import fix_arithmetic
 from common.files import write_bytes, write_json
 from common.inference import accuracy, mean_loss, predict_batches
 from common.networks import CLASSES
 from common.params import load_params
 from common.weights import load_network
+
+import torch
+from sklearn.metrics import precision_recall_fscore_support
 
 METRICS = Path("metrics/evaluate.json")
 PREDICTIONS = Path("metrics/predictions.csv")
@@ -57,7 +58,7 @@ def to_csv(predicted: torch.Tensor, labels: torch.Tensor) -> bytes:
 
 def main() -> None:
     params = load_params().evaluate
-    torch.set_num_threads(1)  # the same metrics from the same weights, however many cores
+    fix_arithmetic(threads=1)
     network = load_network()
     images, labels = load_split("test")
     logits = predict_batches(network, images, params.batch_size)

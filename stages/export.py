@@ -3,16 +3,17 @@
 import io
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from common import errors
 from common.arrays import load_split
+from common.determinism import fix_arithmetic
 from common.errors import UserError
 from common.files import whole_file, write_json
 from common.inference import accuracy, predict_batches
 from common.params import load_params
 from common.weights import load_network
+
+import torch
+from torch import nn
 
 TORCHSCRIPT = Path("models/model.pth")
 METRICS = Path("metrics/export.json")
@@ -68,7 +69,7 @@ def check(metrics: dict, eager_accuracy: float, tolerance: float) -> None:
 
 def main() -> None:
     params = load_params().export
-    torch.set_num_threads(1)  # the same metrics from the same weights, however many cores
+    fix_arithmetic(threads=1)
     classifier = nn.Sequential(load_network(), nn.Softmax(dim=1)).eval().requires_grad_(False)
     images, labels = load_split("test")
     expected = predict_batches(classifier, images, BATCH_SIZE)

@@ -1,11 +1,11 @@
 """Bring the images and labels into three files: training, validation and test set."""
 
-import numpy as np
-from sklearn.model_selection import train_test_split
-
 from common import digits, errors, mnist
 from common.arrays import save_split
 from common.params import load_params
+
+import numpy as np
+from sklearn.model_selection import train_test_split
 
 # Of a set as small as the embedded digits at most this share is held back for validation.
 MAX_VALIDATION_SHARE = {"mnist": 1.0, "digits": 1 / 6}

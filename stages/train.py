@@ -1,22 +1,22 @@
 """Train the network and store its weights."""
 
 import math
-import os
 from collections.abc import Iterator
+
+from common import errors
+from common.arrays import load_split
+from common.determinism import fix_arithmetic, fix_training
+from common.errors import UserError
+from common.inference import accuracy, mean_loss, predict_batches
+from common.networks import build, to_input
+from common.params import TrainParams, load_params
+from common.weights import save_network
 
 import torch
 from dvclive import Live
 from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-
-from common import errors
-from common.arrays import load_split
-from common.errors import UserError
-from common.inference import accuracy, mean_loss, predict_batches
-from common.networks import build, to_input
-from common.params import TrainParams, load_params
-from common.weights import save_network
 
 VALIDATION_BATCH_SIZE = 1000  # bounds memory only
 
@@ -65,20 +65,11 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def make_deterministic(seed: int, threads: int) -> None:
-    """Make the same parameters give the same bytes on the same kind of processor."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # asked for by the next line
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(threads)  # sums are split by thread, and rounded so
-    # Adam's moments of always dark pixels decay into denormals, which are slow.
-    torch.set_flush_denormal(True)
-    torch.manual_seed(seed)
-
-
 def main() -> None:
     params = load_params().train
     device = pick_device(params.device)
-    make_deterministic(params.seed, params.threads)
+    fix_arithmetic(params.threads)
+    fix_training(params.seed)
     images, labels = (part.to(device) for part in load_split("train"))
     validation_images, validation_labels = load_split("validation")
     validation_images = validation_images.to(device)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, Project
 from packaging.requirements import Requirement
 
 IMPORT = (
@@ -50,6 +50,24 @@ def test_the_pins_are_complete_and_are_what_is_installed(files: list[str]):
     assert needed <= set(pinned)
     for name, version in pinned.items():
         assert importlib.metadata.version(name).split("+")[0] == version
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate", "export"])
+def test_a_stage_refuses_to_run_outside_the_environment(stage: str):
+    command = [sys.executable, "-S", f"stages/{stage}.py"]  # -S: a Python with no packages
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert re.fullmatch(
+        r"error: requirements\.txt: torch==\S+, but in \S+ it is not installed; activate .+\n",
+        result.stderr,
+    )
+
+
+def test_a_stage_refuses_other_versions_than_those_it_is_filed_under(project: Project):
+    project.edit("requirements.txt", "tqdm==", "tqdm==1.2.")
+    output = project.run("python", "stages/evaluate.py", fails=True)
+    assert output.startswith("error: requirements.txt: tqdm==1.2.")
+    assert output.count("\n") == 1
 
 
 def imported(*paths: Path) -> subprocess.CompletedProcess:

@@ -2,14 +2,14 @@ import json
 import math
 from pathlib import Path
 
-import pytest
-import torch
-
 from common.arrays import save_split
 from common.inference import accuracy, mean_loss, predict_batches
 from common.networks import build
 from common.weights import save_network
 from evaluate import main, score, to_csv
+
+import pytest
+import torch
 
 IMAGES = torch.randint(
     0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

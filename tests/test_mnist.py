@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from common import mnist
+from common.errors import UserError
+
 import pytest
 import trustme
 from conftest import MIRROR, ROOT, Project, needs_mnist
-
-from common import mnist
-from common.errors import UserError
 
 CONTENT = {name: gzip.compress(name.encode() * 1000, mtime=0) for name in mnist.SHA256}
 FIRST = next(iter(CONTENT))

@@ -1,11 +1,11 @@
 from pathlib import Path
 
-import pytest
-from conftest import Project, change
-
 from common.errors import UserError
 from common.networks import ACTIVATIONS, build
 from common.params import load_params
+
+import pytest
+from conftest import Project, change
 
 
 def test_the_defaults_are_the_tutorials(params_file: Path):

@@ -1,13 +1,13 @@
 from pathlib import Path
 
+import prepare
+from common import digits
+from prepare import split_validation
+
 import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import Project, change
-
-import prepare
-from common import digits
-from prepare import split_validation
 
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
 

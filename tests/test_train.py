@@ -2,17 +2,18 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-import torch
-from conftest import ROOT, change
-from torch.nn.functional import cross_entropy
-
 from common.arrays import save_split
+from common.determinism import fix_training
 from common.errors import UserError
 from common.networks import build, to_input
 from common.params import TrainParams, load_params
 from common.weights import DESCRIPTION, WEIGHTS, load_network, save_network
-from train import main, make_deterministic, pick_device, train
+from train import main, pick_device, train
+
+import pytest
+import torch
+from conftest import ROOT, change
+from torch.nn.functional import cross_entropy
 
 IMAGES = torch.randint(
     0, 256, (70, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -27,7 +28,7 @@ def params(**changes: object) -> TrainParams:
 
 def trained(**changes: object) -> tuple[torch.nn.Module, list[float]]:
     recipe = params(**changes)
-    make_deterministic(recipe.seed, recipe.threads)
+    fix_training(recipe.seed)
     network = build(recipe.hidden_sizes, recipe.activations, recipe.dropout)
     return network, list(train(network, IMAGES, LABELS, recipe))
 
@@ -59,7 +60,7 @@ def test_training_is_the_recipe_of_the_tutorial():
     recipe = params(epochs=3, dropout=0.0)
     network, losses = trained(epochs=3, dropout=0.0)
 
-    make_deterministic(recipe.seed, recipe.threads)
+    fix_training(recipe.seed)
     reference = build([16], ["tanh"], 0.0)
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3, fused=False)
     shuffle = torch.Generator().manual_seed(recipe.seed)
@@ -181,9 +182,3 @@ def test_prepared_data_that_cannot_be_read_is_one_line(prepared: Path, content: 
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^{path}: [^\n]*`dvc repro[^\n]*$"):
         main()
-
-
-def test_torch_is_told_its_threads():
-    for threads in (2, 1):
-        make_deterministic(seed=0, threads=threads)
-        assert torch.get_num_threads() == threads

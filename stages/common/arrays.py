@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from common.errors import UserError
+from common.files import write_bytes
+
 import numpy as np
 import safetensors.numpy
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-
-from common.errors import UserError
-from common.files import write_bytes
 
 FOLDER = Path("data/prepared")
 

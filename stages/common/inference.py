@@ -1,10 +1,10 @@
 """How a trained network is applied to many images, and how its answers are scored."""
 
+from common.networks import to_input
+
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-
-from common.networks import to_input
 
 
 @torch.inference_mode()

@@ -10,16 +10,16 @@ import tempfile
 import time
 from pathlib import Path
 
+from common import errors
+from common.errors import UserError
+from common.files import write_bytes
+from common.torchvision_import import import_datasets
+
 import certifi
 import numpy as np
 import requests
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError as TransferError
-
-from common import errors
-from common.errors import UserError
-from common.files import write_bytes
-from common.torchvision_import import import_datasets
 
 CACHE = Path("data/raw")
 MIRROR_VARIABLE = "MNIST_MIRROR"

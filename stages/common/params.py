@@ -7,10 +7,10 @@ hour of training. The defaults stand in params.yaml alone; here every key is req
 from pathlib import Path
 from typing import Annotated, Literal
 
+from common.errors import UserError
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
-
-from common.errors import UserError
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's legacy seeds (scikit-learn)

@@ -5,12 +5,12 @@ import json
 import pickle
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from common.errors import UserError
 from common.files import write_bytes, write_json
 from common.networks import build
+
+import torch
+from torch import nn
 
 WEIGHTS = Path("models/model_weights.pth")
 DESCRIPTION = Path("models/network.json")
