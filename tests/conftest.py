@@ -66,8 +66,17 @@ def executed(output: str) -> list[str]:
 
 
 def clean_environment(folder: Path) -> dict[str, str]:
-    """This process's environment without the user's Git and DVC settings, and without a mirror."""
-    return {key: value for key, value in os.environ.items() if key != "MNIST_MIRROR"} | {
+    """This process's environment without a mirror, and without the user's Git and DVC settings.
+
+    Git sets GIT_DIR and others in its hooks: with them, a test run by a hook would work on the
+    user's own repository.
+    """
+    ours = {
+        key: value
+        for key, value in os.environ.items()
+        if key != "MNIST_MIRROR" and not key.startswith(("GIT_", "DVC_"))
+    }
+    return ours | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
