@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: run install data test format
+.PHONY: run install data test compare format
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
@@ -28,10 +28,15 @@ install: $(VENV)/run.installed
 data: $(VENV)/run.installed
 	@PYTHONPATH=stages python -m common.mnist
 
+# SLOW=1 adds the tests that start servers or run the pipeline several times.
 test: $(VENV)/test.installed
 	ruff check .
 	ruff format --check .
-	pytest -n 2 --dist loadgroup
+	pytest -n 2 --dist loadgroup $(if $(SLOW),,-m 'not slow')
+
+# Compare the workspace's predictions with those of a commit: make compare REV=main
+compare: $(VENV)/run.installed
+	@python tools/compare.py $(REV) $(ARGS)
 
 format: $(VENV)/test.installed
 	ruff check --fix .

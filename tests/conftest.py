@@ -140,3 +140,20 @@ def change(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert text.count(old) == 1, f"{old!r} is not once in {path}"
     path.write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def on_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """A fresh clone after `make run` where MNIST cannot be had, and what that printed."""
+    project = new_project(tmp_path_factory.mktemp("on digits") / "project")
+    (project.folder / ".venv").mkdir()
+    (project.folder / ".venv/run.installed").touch()  # this very environment is installed
+    return project, project.run("make", "run", MNIST_MIRROR="/nowhere")
+
+
+@pytest.fixture
+def reproduced(on_digits: tuple[Project, str], tmp_path: Path) -> Project:
+    """A project that has run on the embedded digits, in a state of its own."""
+    folder = tmp_path / "project"
+    shutil.copytree(on_digits[0].folder, folder, symlinks=True)
+    return Project(folder)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 from modulefinder import ModuleFinder
 from pathlib import Path
 
@@ -23,23 +22,6 @@ RESULTS = [
     "metrics/predictions.csv",
     "metrics/export.json",
 ]
-
-
-@pytest.fixture(scope="module")
-def on_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
-    """A fresh clone after `make run` where MNIST cannot be had, and what that printed."""
-    project = new_project(tmp_path_factory.mktemp("on digits") / "project")
-    (project.folder / ".venv").mkdir()
-    (project.folder / ".venv/run.installed").touch()  # this very environment is installed
-    return project, project.run("make", "run", MNIST_MIRROR="/nowhere")
-
-
-@pytest.fixture
-def reproduced(on_digits: tuple[Project, str], tmp_path: Path) -> Project:
-    """A project that has run on the embedded digits, in a state of its own."""
-    folder = tmp_path / "project"
-    shutil.copytree(on_digits[0].folder, folder, symlinks=True)
-    return Project(folder)
 
 
 def test_make_run_without_mnist_says_so_and_runs_on_the_digits(on_digits: tuple[Project, str]):
