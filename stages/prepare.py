@@ -33,6 +33,8 @@ def main() -> None:
     else:
         (images, labels), test = digits.load(params.seed)
     size = min(params.validation_size, int(len(labels) * MAX_VALIDATION_SHARE[params.dataset]))
+    if size < params.validation_size:
+        print(f"prepare.validation_size: cut from {params.validation_size} to {size}")
     train, validation = split_validation(labels, size, params.seed)
     save_split("train", images[train], labels[train])
     save_split("validation", images[validation], labels[validation])

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from common import errors
 from common.arrays import load_split
 from common.determinism import fix_arithmetic, fix_training
 from common.errors import UserError
+from common.files import whole_folder
 from common.inference import accuracy, mean_loss, predict_batches
 from common.networks import build, to_input
 from common.params import TrainParams, load_params
@@ -18,6 +20,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+METRICS = Path("metrics/train")
 VALIDATION_BATCH_SIZE = 1000  # bounds memory only
 
 
@@ -76,12 +79,17 @@ def main() -> None:
     description = params.model_dump(include={"hidden_sizes", "activations", "dropout"})
     network = build(**description).to(device)
 
-    with Live("metrics/train", dvcyaml=None, save_dvc_exp=False, report=None) as live:
+    with (
+        whole_folder(METRICS) as folder,
+        Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None) as live,
+    ):
         for epoch, train_loss in enumerate(train(network, images, labels, params), start=1):
-            if not math.isfinite(train_loss):
+            finite = all(weights.isfinite().all() for weights in network.parameters())
+            if not (finite and math.isfinite(train_loss)):
                 raise UserError(
-                    f"params.yaml: train.learning_rate: {params.learning_rate} made the loss "
-                    f"{train_loss} in epoch {epoch}; use a smaller one"
+                    f"params.yaml: train.learning_rate: {params.learning_rate} led to a loss of "
+                    f"{train_loss} and to weights that are {'' if finite else 'not '}finite in epoch "
+                    f"{epoch}; use a smaller one"
                 )
             live.step = epoch
             live.log_metric("train/loss", train_loss)

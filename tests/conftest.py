@@ -8,21 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
-MIRROR = os.environ.get("MNIST_MIRROR")
+MIRROR = os.environ.get("MNIST_MIRROR", "")
+if MIRROR and "://" not in MIRROR:
+    MIRROR = os.environ["MNIST_MIRROR"] = str(Path(MIRROR).absolute())  # the tests change folders
 
 needs_mnist = pytest.mark.skipif(
     not MIRROR, reason="MNIST_MIRROR is not set: no folder or server to take the real MNIST from"
 )
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one worker do all tests that start from the same run, so that it runs once."""
-    for item in items:
-        if "on_digits" in item.fixturenames:
-            item.add_marker(pytest.mark.xdist_group("on_digits"))
 
 
 class Project:
@@ -114,6 +109,15 @@ def new_project(folder: Path) -> Project:
     return project
 
 
+def lend_environment(project: Project) -> None:
+    """Let `make` find this very environment installed in a project."""
+    environment = project.folder / ".venv"
+    environment.mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (environment / name).symlink_to(Path(sys.prefix) / name)
+    (environment / "run.installed").touch()
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh clone: nothing has run yet."""
@@ -143,17 +147,28 @@ def change(path: Path, old: str, new: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def on_digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
-    """A fresh clone after `make run` where MNIST cannot be had, and what that printed."""
-    project = new_project(tmp_path_factory.mktemp("on digits") / "project")
-    (project.folder / ".venv").mkdir()
-    (project.folder / ".venv/run.installed").touch()  # this very environment is installed
-    return project, project.run("make", "run", MNIST_MIRROR="/nowhere")
+def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Project, str]:
+    """A fresh clone after `make run` where MNIST cannot be had, and what that printed.
+
+    It is run once for all workers of pytest-xdist, and is only to be read.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "on digits"
+    with FileLock(f"{folder}.lock"):
+        project, log = Project(folder / "project"), folder / "make run.log"
+        if not log.exists():
+            new_project(project.folder)
+            lend_environment(project)
+            log.write_text(project.run("make", "run", MNIST_MIRROR="/nowhere"))
+    return project, log.read_text()
+
+
+def copy_of(project: Project, folder: Path) -> Project:
+    shutil.copytree(project.folder, folder, symlinks=True)
+    return Project(folder)
 
 
 @pytest.fixture
 def reproduced(on_digits: tuple[Project, str], tmp_path: Path) -> Project:
     """A project that has run on the embedded digits, in a state of its own."""
-    folder = tmp_path / "project"
-    shutil.copytree(on_digits[0].folder, folder, symlinks=True)
-    return Project(folder)
+    return copy_of(on_digits[0], tmp_path / "project")

@@ -1,7 +1,7 @@
 """Each stage reruns for what can change its result, and for nothing else: every key, every file."""
 
-from collections.abc import Iterator
-from pathlib import Path
+import io
+from collections.abc import Callable, Iterator
 
 import networkx
 import pytest
@@ -57,18 +57,19 @@ READERS = {
 
 
 @pytest.fixture
-def unchanged(on_digits: tuple[Project, str]) -> Iterator[Project]:
+def unchanged(on_digits: tuple[Project, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A project in which nothing has changed, and its files as they are after the test too."""
     project, _ = on_digits
+    monkeypatch.chdir(project.folder)
     before = {file: project.read(file) for file in ["params.yaml", *READERS]}
     yield project
     for file, content in before.items():
         (project.folder / file).write_bytes(content)
 
 
-def would_run(project: Project) -> set[str]:
+def would_run() -> set[str]:
     """Return the stages that `dvc repro` would run if each of them gave another result."""
-    with Repo(str(project.folder)) as repo:
+    with Repo() as repo:
         changed = set(repo.status())
         names = networkx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
         return changed.union(*(networkx.ancestors(names, stage) for stage in changed))
@@ -84,20 +85,20 @@ def edit_params(project: Project, key: str, value: object) -> None:
 
 
 def test_nothing_has_changed(unchanged: Project):
-    assert would_run(unchanged) == set()
+    assert would_run() == set()
 
 
 @pytest.mark.parametrize("key", OTHER_VALUES)
 def test_a_parameter_reruns_its_stage_and_what_follows(unchanged: Project, key: str):
     edit_params(unchanged, key, OTHER_VALUES[key])
-    assert would_run(unchanged) == FOLLOWING[key.split(".", maxsplit=1)[0]]
+    assert would_run() == FOLLOWING[key.split(".", maxsplit=1)[0]]
 
 
 @pytest.mark.parametrize("file", READERS)
 def test_a_module_reruns_the_stages_that_read_it_and_what_follows(unchanged: Project, file: str):
     path = unchanged.folder / file
     path.write_bytes(path.read_bytes() + b"# changed\n")
-    assert would_run(unchanged) == set().union(*(FOLLOWING[stage] for stage in READERS[file]))
+    assert would_run() == set().union(*(FOLLOWING[stage] for stage in READERS[file]))
 
 
 def test_the_tables_name_every_parameter_and_every_module():
@@ -113,11 +114,11 @@ def reorder(text: str) -> str:
     reversed_params = {
         section: dict(reversed(params[section].items())) for section in reversed(params)
     }
-    path = Path("reordered.yaml")
+    stream = io.StringIO()
     yaml = YAML()
     yaml.indent(mapping=6, sequence=4, offset=2)
-    yaml.dump(reversed_params, path)
-    return path.read_text()
+    yaml.dump(reversed_params, stream)
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -132,15 +133,15 @@ def reorder(text: str) -> str:
     ids=["comment", "blank lines", "spelling", "another section", "order"],
 )
 def test_what_cannot_alter_a_result_reruns_nothing(
-    unchanged: Project, in_empty_folder: Path, change: object
+    unchanged: Project, change: Callable[[str], str]
 ):
     text = unchanged.read("params.yaml").decode()
     changed = change(text)
     assert changed != text
     (unchanged.folder / "params.yaml").write_text(changed)
-    assert would_run(unchanged) == set()
+    assert would_run() == set()
 
 
 def test_a_cached_file_or_bytecode_beside_a_module_reruns_nothing(unchanged: Project):
     unchanged.run("python", "-m", "compileall", "-q", "stages")
-    assert would_run(unchanged) == set()
+    assert would_run() == set()

@@ -38,7 +38,7 @@ def test_the_loss_of_a_network_that_knows_nothing_is_the_entropy_of_ten_classes(
     assert accuracy(torch.zeros(5, 10), torch.zeros(5).long()) == 1.0
 
 
-def test_the_batch_size_does_not_show():
+def test_the_batch_size_shows_in_rounding_alone():
     torch.manual_seed(0)
     network = build([16], ["tanh"], dropout=0.5)
     whole = predict_batches(network, IMAGES, batch_size=100)

@@ -70,6 +70,10 @@ def redirect_to_http(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     answer(handler, b"", status=302, Location=f"http://localhost:1{handler.path}")
 
 
+def redirect_to_itself(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    answer(handler, b"", status=302, Location=handler.path)
+
+
 def redirect_to_https(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     if handler.path.startswith("/moved"):
         answer(handler, body)
@@ -158,7 +162,8 @@ def test_good_files_are_fetched_once(server: Server, behaviour: Answer):
         (html, "no gzip file; perhaps a log-in page: 26 bytes whose SHA-256", 3),
         (not_found, "HTTP 404", 1),
         (endless, "sends more than 16,777,216 bytes", 1),
-        (redirect_to_http, "redirects from https to another protocol, which is refused", 1),
+        (redirect_to_itself, "more than 5 redirects", 6),
+        (redirect_to_http, "(not https, which is the only protocol allowed", 1),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -197,14 +202,14 @@ def test_a_certificate_of_another_authority_is_refused(
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(str(stranger))
     monkeypatch.setenv("SSL_CERT_FILE", str(stranger))
-    with pytest.raises(UserError, match="certificate not trusted"):
+    with pytest.raises(UserError, match=r"TLS with .*stranger\.pem: .*CERTIFICATE_VERIFY_FAILED"):
         mnist.fetch()
     assert server.requests == []
 
 
 def test_without_SSL_CERT_FILE_certifi_decides(server: Server, monkeypatch: pytest.MonkeyPatch):  # noqa: N802
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(UserError, match=r"certificate not trusted by .*certifi"):
+    with pytest.raises(UserError, match=r"TLS with the certificates of .*certifi.*VERIFY_FAILED"):
         mnist.fetch()
 
 
@@ -232,6 +237,26 @@ def test_a_damaged_cache_is_fetched_anew(server: Server, content: bytes):
     assert (mnist.CACHE / FIRST).read_bytes() == CONTENT[FIRST]
 
 
+def test_a_source_that_fails_is_not_asked_first_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("MNIST_MIRROR")
+    monkeypatch.setattr(mnist, "MIRRORS", (f"{server.url}/dead", f"{server.url}/alive"))
+    server.answer = lambda handler, body: (not_found if handler.path.startswith("/dead") else good)(
+        handler, body
+    )
+    assert mnist.fetch() == CONTENT
+    assert [path.split("/")[1] for path in server.requests] == ["dead", *["alive"] * 4]
+
+
+def test_a_password_in_the_url_is_not_shown(server: Server, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MNIST_MIRROR", "https://user:secret@localhost:1/mnist")
+    with pytest.raises(UserError) as caught:
+        mnist.fetch()
+    assert "https://localhost:1/mnist (no connection)" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_server_that_is_not_there(server: Server, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MNIST_MIRROR", "https://localhost:1/mnist")
     with pytest.raises(UserError, match=r"https://localhost:1/mnist \(no connection\)"):
@@ -243,7 +268,9 @@ def test_a_mirror_by_another_protocol_is_refused(
     in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, mirror: str
 ):
     monkeypatch.setenv("MNIST_MIRROR", mirror)
-    with pytest.raises(UserError, match=r"not allowed: give a folder or an https:// URL"):
+    with pytest.raises(
+        UserError, match=r"\(not https, which is the only protocol allowed beside a folder\)"
+    ):
         mnist.fetch()
 
 
@@ -259,11 +286,11 @@ def test_a_folder_is_a_mirror(server: Server, tmp_path: Path, monkeypatch: pytes
 
 
 @needs_mnist
-def test_prepare_over_https_gives_the_same_bytes_as_from_a_folder(
-    project: Project, authority: trustme.CA, authority_file: Path
+def test_prepare_over_https_gives_the_same_bytes_as_from_the_mirror(
+    project: Project, in_empty_folder: Path, authority: trustme.CA, authority_file: Path
 ):
     outputs = [f"data/prepared/{split}.safetensors" for split in ("train", "validation", "test")]
-    server = Server(authority, {name: Path(MIRROR, name).read_bytes() for name in mnist.SHA256})
+    server = Server(authority, mnist.fetch())
     try:
         project.run(
             *("python", "stages/prepare.py"),

@@ -6,7 +6,7 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
-from conftest import MIRROR, ROOT, Project, executed, needs_mnist, new_project
+from conftest import MIRROR, ROOT, Project, executed, lend_environment, needs_mnist, new_project
 from ruamel.yaml import YAML
 
 STAGES = ["prepare", "train", "evaluate", "export"]
@@ -30,6 +30,7 @@ def test_make_run_without_mnist_says_so_and_runs_on_the_digits(on_digits: tuple[
     assert "!!! MNIST could not be had" in output
     assert executed(output) == ["prepare", *STAGES]
     assert "These numbers are for the embedded digits, not for MNIST. Back to MNIST:" in output
+    assert "dvc exp run -S prepare.dataset=mnist" in output
     assert json.loads(project.read("metrics/evaluate.json"))["accuracy"] > 0.9
     assert all((project.folder / result).is_file() for result in RESULTS)
 
@@ -68,7 +69,6 @@ def test_a_second_run_executes_nothing(reproduced: Project):
             STAGES,
         ),
         ("dropout: 0.2", "dropout: 0.1", ["train", "evaluate", "export"]),
-        # Other images at a time give the same metrics, so that nothing follows.
         ("batch_size: 1000", "batch_size: 100", ["evaluate"]),
         ("tolerance: 1.0e-5", "tolerance: 1.0e-4", ["export"]),
     ],
@@ -92,6 +92,15 @@ def test_a_run_elsewhere_and_otherwise_gives_the_same_lock(
     environment = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
     assert project.repro(**environment) == STAGES
     assert project.read("dvc.lock") == on_digits[0].read("dvc.lock")
+
+
+def test_make_run_takes_no_other_failure_for_missing_data(project: Project):
+    lend_environment(project)
+    project.edit("params.yaml", "epochs: 10", "epochs: 0")
+    output = project.run("make", "run", MNIST_MIRROR="/nowhere", fails=True)
+    assert "error: params.yaml: train.epochs: 0 is not allowed" in output
+    assert "!!!" not in output
+    assert "dataset: mnist" in project.read("params.yaml").decode()
 
 
 def test_without_mnist_repro_never_changes_the_dataset(project: Project):
@@ -144,6 +153,15 @@ def test_stages_scripts_and_sections_have_the_same_names():
     assert sorted(path.stem for path in (ROOT / "stages").glob("*.py")) == sorted(STAGES)
 
 
+def dvc_md5(path: Path) -> str:
+    """Return the checksum that DVC gives a file, or a folder: that of the list of its files'."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    rows = [{"md5": dvc_md5(path / file), "relpath": file} for file in files]
+    return f"{hashlib.md5(json.dumps(rows).encode()).hexdigest()}.dir"
+
+
 def test_the_committed_results_are_those_of_the_committed_code():
     """dvc.lock holds the MD5 of what each stage read and wrote; all that Git has must match."""
     lock = YAML(typ="safe").load(ROOT / "dvc.lock")
@@ -152,8 +170,7 @@ def test_the_committed_results_are_those_of_the_committed_code():
     for name, stage in lock["stages"].items():
         assert stage["params"]["params.yaml"] == {name: params[name]}
         for file in stage["deps"] + stage["outs"]:
-            path = ROOT / file["path"]
-            if path.is_file() and path.parts[-2] != "models" and "prepared" not in path.parts:
-                digest = hashlib.md5(path.read_bytes()).hexdigest()
+            if not file["path"].startswith(("data/", "models/")):  # those that Git does not have
+                digest = dvc_md5(ROOT / file["path"])
                 assert digest == file["md5"], f"{file['path']} is not what {name} used: dvc repro"
     assert json.loads((ROOT / "metrics/evaluate.json").read_text())["accuracy"] >= 0.97

@@ -74,7 +74,8 @@ def test_prepare_stores_the_splits(
     change(params_file, "dataset: mnist", "dataset: digits")
     change(params_file, "size: 5000", f"size: {size}")
     prepare.main()
-    assert capsys.readouterr().out == (
+    cut = f"prepare.validation_size: cut from {size} to {held_back}\n"
+    assert capsys.readouterr().out == (cut if size > held_back else "") + (
         f"digits: {1500 - held_back:,} training, {held_back} validation, 297 test images\n"
     )
     for split, count in (("train", 1500 - held_back), ("validation", held_back), ("test", 297)):

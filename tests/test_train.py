@@ -171,9 +171,25 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_earlier_weights(prepar
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+38")
     WEIGHTS.parent.mkdir()
     WEIGHTS.write_bytes(b"earlier")
-    with pytest.raises(UserError, match=r"train\.learning_rate: 1e\+38 made the loss (nan|inf) in"):
+    metrics = Path("metrics/train/metrics.json")
+    metrics.parent.mkdir(parents=True)
+    metrics.write_bytes(b"earlier")
+    with pytest.raises(
+        UserError, match=r"train\.learning_rate: 1e\+38 led to a loss of (nan|inf) "
+    ):
         main()
     assert WEIGHTS.read_bytes() == b"earlier"
+    assert metrics.read_bytes() == b"earlier"
+    assert [path.name for path in Path("metrics").iterdir()] == ["train"]
+
+
+def test_weights_that_are_no_numbers_are_refused_although_the_loss_before_was_one(prepared: Path):
+    change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+38")
+    change(prepared, "epochs: 2", "epochs: 1")
+    change(prepared, "batch_size: 32", "batch_size: 1000")
+    with pytest.raises(UserError, match=r"a loss of 2\.\d+ and to weights that are not finite"):
+        main()
+    assert not WEIGHTS.exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"damaged"])

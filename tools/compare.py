@@ -91,9 +91,10 @@ def _accuracy(right: list[bool]) -> dict:
 def to_text(comparison: dict) -> str:
     """Write a comparison for people."""
     rows = _rows(comparison)
-    width = max(len(revision) for revision, *_ in rows)
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
     lines = [
-        f"{revision:<{width}}  {accuracy}  {interval}" for revision, accuracy, interval in rows
+        f"{revision:<{widths[0]}}  {accuracy:>{widths[1]}}  {interval}"
+        for revision, accuracy, interval in rows
     ]
     return "\n".join([*lines, *_sentences(comparison)])
 

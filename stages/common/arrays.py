@@ -31,8 +31,14 @@ def load_split(split: str) -> tuple[torch.Tensor, torch.Tensor]:
     path = FOLDER / f"{split}.safetensors"
     try:
         arrays = safetensors.torch.load_file(path)
-        return arrays["images"], arrays["labels"].long()
+        images, labels = arrays["images"], arrays["labels"]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro prepare`") from None
     except (SafetensorError, KeyError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
+    if images.dtype != torch.uint8 or images.shape != (len(labels), 28, 28):
+        raise UserError(
+            f"{path}: holds images {images.dtype} {list(images.shape)} and {len(labels)} labels, "
+            "not uint8 [N, 28, 28] and N; delete it and run `dvc repro`"
+        )
+    return images, labels.long()

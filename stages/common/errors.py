@@ -10,9 +10,11 @@ class UserError(Exception):
     The message is one line: the key or file, the value, what is allowed, what to do.
     """
 
+    exit_code = 1
+
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a `UserError` becomes its one line and exit code 1.
+    """Run a stage's `main`; a `UserError` becomes its one line and exit code.
 
     An error of the operating system that names a file (disk full, not readable) is told the same
     way. Anything else is a fault of ours and keeps its traceback.
@@ -20,7 +22,8 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:
             raise

@@ -1,18 +1,22 @@
 """Where the official MNIST files come from, and how they are known to be the official ones.
 
-Run as a module (`make data`) it only fetches them, for instance before going offline.
+Run as a module (`make data`) it only checks the parameters and fetches the files, for instance before
+going offline. Its exit code is 2 if no source has them.
 """
 
 import gzip
 import hashlib
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urljoin
 
 from common import errors
 from common.errors import UserError
 from common.files import write_bytes
+from common.params import load_params
 from common.torchvision_import import import_datasets
 
 import certifi
@@ -37,7 +41,14 @@ SHA256 = {
 }
 MAX_BYTES = 16 * 2**20  # the largest file has 9.9 MB; a server that sends more sends something else
 ATTEMPTS = 3  # for failures that may pass: a lost connection, an overloaded server, damaged bytes
-TIMEOUTS = (5, 30)  # seconds to connect, and between two bytes
+TIMEOUTS = (5, 15)  # seconds to connect, and between two bytes
+MAX_REDIRECTS = 5
+
+
+class NoSourceError(UserError):
+    """MNIST is nowhere to be had."""
+
+    exit_code = 2
 
 
 class _SourceError(Exception):
@@ -54,7 +65,7 @@ def load() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
     N is 60,000 and 10,000; 0 is paper, 255 is ink.
 
     Raises:
-        UserError: a file is neither in the cache nor to be had from any source.
+        NoSourceError: a file is neither in the cache nor to be had from any source.
     """
     files = fetch()
     # torchvision trusts any unpacked file that exists, so it gets freshly unpacked, verified ones.
@@ -75,9 +86,10 @@ def fetch() -> dict[str, bytes]:
     it, the public mirrors. What passes the check is kept in the cache, data/raw.
 
     Raises:
-        UserError: no source has a file; the line names each of them and the ways out.
+        NoSourceError: no source has a file; the line names each of them and the ways out.
     """
-    sources = [os.environ[MIRROR_VARIABLE]] if os.environ.get(MIRROR_VARIABLE) else MIRRORS
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    sources = [mirror] if mirror else list(MIRRORS)
     return {name: _cached(name) or _from_sources(name, sources) for name in SHA256}
 
 
@@ -91,68 +103,86 @@ def _is_official(name: str, content: bytes) -> bool:
     return hashlib.sha256(content).hexdigest() == SHA256[name]
 
 
-def _from_sources(name: str, sources: list[str] | tuple[str, ...]) -> bytes:
+def _from_sources(name: str, sources: list[str]) -> bytes:
+    """Return one file from the first source that has it, which becomes the first to ask."""
     reasons = []
-    for source in sources:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                content = _read(source, name)
-                write_bytes(CACHE / name, content)
-                return content
-            except _SourceError as error:
-                if not error.may_pass or attempt == ATTEMPTS:
-                    reasons.append(f"{source} ({error})")
-                    break
-                time.sleep(attempt / 2)
-    raise UserError(
+    for source in list(sources):
+        try:
+            content = _ask(source, name)
+        except _SourceError as error:
+            shown = re.sub("//[^/]*@", "//", source)  # without a password
+            reasons.append(f"{shown} ({error})")
+            continue
+        sources.remove(source)
+        sources.insert(0, source)
+        write_bytes(CACHE / name, content)
+        return content
+    raise NoSourceError(
         f"MNIST's {name} could not be had from {', '.join(reasons)}; set {MIRROR_VARIABLE}=<folder "
         "or https URL that holds the four .gz files>, or use the embedded digits: "
         "dvc exp run -S prepare.dataset=digits"
     )
 
 
-def _read(source: str, name: str) -> bytes:
+def _ask(source: str, name: str) -> bytes:
     """Return the official content of one file from a folder or an https URL."""
     if "://" not in source:
+        return _read(Path(source, name))
+    attempt = 1
+    while True:
         try:
-            content = Path(source, name).read_bytes()
-        except OSError as error:
-            raise _SourceError(f"{name}: {error.strerror}") from None
-    elif source.startswith("https://"):
-        content = _download(f"{source.rstrip('/')}/{name}")
-    else:
-        raise _SourceError("not allowed: give a folder or an https:// URL")
-    if not _is_official(name, content):
-        what = "" if content.startswith(b"\x1f\x8b") else "no gzip file; perhaps a log-in page: "
-        raise _SourceError(
-            f"{what}{len(content):,} bytes whose SHA-256 is not the official one", may_pass=True
-        )
-    return content
+            return _verified(name, _download(f"{source.rstrip('/')}/{name}"))
+        except _SourceError as error:
+            if not error.may_pass or attempt == ATTEMPTS:
+                raise
+        time.sleep(attempt / 2)
+        attempt += 1
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return _verified(path.name, path.read_bytes())
+    except OSError as error:
+        raise _SourceError(f"{path.name}: {error.strerror}") from None
+
+
+def _verified(name: str, content: bytes) -> bytes:
+    if _is_official(name, content):
+        return content
+    what = "" if content.startswith(b"\x1f\x8b") else "no gzip file; perhaps a log-in page: "
+    raise _SourceError(
+        f"{what}{len(content):,} bytes whose SHA-256 is not the official one", may_pass=True
+    )
 
 
 def _download(url: str) -> bytes:
-    session = requests.Session()
-    del session.adapters["http://"]  # so that no redirect leaves https
     certificates = os.environ.get("SSL_CERT_FILE") or certifi.where()
     try:
-        with session.get(
-            url,
-            stream=True,
-            timeout=TIMEOUTS,
-            verify=certificates,
-            headers={"Accept-Encoding": "identity"},
-        ) as response:
-            response.raise_for_status()
-            return _body(response, url)
+        for _ in range(MAX_REDIRECTS + 1):
+            if not url.lower().startswith("https://"):
+                raise _SourceError("not https, which is the only protocol allowed beside a folder")
+            with requests.get(
+                url,
+                stream=True,
+                allow_redirects=False,  # requests would follow them to http, and read their bodies
+                timeout=TIMEOUTS,
+                verify=certificates,
+                headers={"Accept-Encoding": "identity"},
+            ) as response:
+                if not response.is_redirect:
+                    response.raise_for_status()
+                    return _body(response)
+                url = urljoin(url, response.headers["Location"])
+        raise _SourceError(f"more than {MAX_REDIRECTS} redirects")
     except requests.exceptions.SSLError as error:
-        raise _SourceError(f"certificate not trusted by {certificates}: {error}") from None
-    except requests.exceptions.InvalidSchema:
-        raise _SourceError("redirects from https to another protocol, which is refused") from None
-    except requests.exceptions.ConnectTimeout:
-        raise _SourceError(f"no answer within {TIMEOUTS[0]} s") from None
+        raise _SourceError(f"TLS with the certificates of {certificates}: {error}") from None
+    except requests.exceptions.Timeout:
+        raise _SourceError(f"no answer within {max(TIMEOUTS)} s") from None
     except requests.exceptions.HTTPError as error:
         status = error.response.status_code
         raise _SourceError(f"HTTP {status}", may_pass=status == 429 or status >= 500) from None
+    except requests.exceptions.ProxyError:
+        raise _SourceError("no connection through the proxy", may_pass=True) from None
     except requests.exceptions.ConnectionError:
         raise _SourceError("no connection", may_pass=True) from None
     except (requests.RequestException, TransferError) as error:
@@ -161,13 +191,12 @@ def _download(url: str) -> bytes:
         raise _SourceError(f"SSL_CERT_FILE={certificates}: {error}") from None
 
 
-def _body(response: requests.Response, url: str) -> bytes:
+def _body(response: requests.Response) -> bytes:
     """Read the body as it was sent: requests would unpack a .gz that a server labels as encoded."""
     content = bytearray()
+    name, size = response.url.rpartition("/")[2], response.raw.length_remaining
     # disable=None: a bar on a terminal only
-    with tqdm(
-        desc=url, total=response.raw.length_remaining, unit="B", unit_scale=True, disable=None
-    ) as bar:
+    with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None) as bar:
         for chunk in response.raw.stream(2**16, decode_content=False):
             content += chunk
             bar.update(len(chunk))
@@ -176,5 +205,10 @@ def _body(response: requests.Response, url: str) -> bytes:
     return bytes(content)
 
 
+def main() -> None:
+    load_params()
+    fetch()
+
+
 if __name__ == "__main__":
-    errors.run(fetch)
+    errors.run(main)

@@ -12,7 +12,7 @@ from common.errors import UserError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
-PositiveInt = Annotated[int, Field(ge=1)]
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's legacy seeds (scikit-learn)
 
 
@@ -36,14 +36,14 @@ class PrepareParams(_Section):
 
 
 class TrainParams(_Section):
-    hidden_sizes: list[PositiveInt]
+    hidden_sizes: list[Annotated[int, Field(ge=1, le=65_536)]]
     activations: list[Literal["tanh", "sigmoid", "relu", "gelu"]]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     epochs: PositiveInt
     batch_size: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
     seed: Seed
-    threads: PositiveInt
+    threads: Annotated[int, Field(ge=1, le=256)]
     device: Literal["auto", "cpu", "cuda", "mps"]
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ def load_network() -> nn.Module:
     """Rebuild the trained network on the CPU, in eval mode.
 
     Raises:
-        UserError: a file is missing or damaged, or the two do not belong together.
+        UserError: a file is missing or damaged, or the weights do not fit the description.
     """
     try:
         network = build(**json.loads(DESCRIPTION.read_text()))
@@ -38,7 +38,7 @@ def load_network() -> nn.Module:
     except (ValueError, TypeError, KeyError, RuntimeError, EOFError, pickle.PickleError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{WEIGHTS} and {DESCRIPTION}: damaged or not of one training ({reason}); "
+            f"{WEIGHTS} and {DESCRIPTION}: damaged, or do not fit each other ({reason}); "
             "delete both and run `dvc repro`"
         ) from None
     return network.eval()
