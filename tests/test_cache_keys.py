@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import networkx
 import pytest
-from conftest import ROOT, Project
+from conftest import ROOT, Project, copy_of
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
@@ -56,10 +56,14 @@ READERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def project(on_digits: tuple[Project, str], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return copy_of(on_digits[0], tmp_path_factory.mktemp("cache keys") / "project")
+
+
 @pytest.fixture
-def unchanged(on_digits: tuple[Project, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project in which nothing has changed, and its files as they are after the test too."""
-    project, _ = on_digits
+def unchanged(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """A project in which nothing has changed, and nothing will have after the test."""
     monkeypatch.chdir(project.folder)
     before = {file: project.read(file) for file in ["params.yaml", *READERS]}
     yield project

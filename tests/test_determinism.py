@@ -41,7 +41,6 @@ def expected() -> str:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"OMP_NUM_THREADS": "1"},
         {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
         {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
         # MKL then finds an AVX2 processor, as far as it can see.

@@ -285,6 +285,7 @@ def test_a_folder_is_a_mirror(server: Server, tmp_path: Path, monkeypatch: pytes
     assert mnist.fetch() == CONTENT
 
 
+@pytest.mark.slow
 @needs_mnist
 def test_prepare_over_https_gives_the_same_bytes_as_from_the_mirror(
     project: Project, in_empty_folder: Path, authority: trustme.CA, authority_file: Path

@@ -84,14 +84,29 @@ def test_a_change_executes_the_stages_that_it_affects_and_going_back_none(
     assert reproduced.read("dvc.lock") == lock
 
 
-def test_a_run_elsewhere_and_otherwise_gives_the_same_lock(
-    on_digits: tuple[Project, str], tmp_path: Path
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["here", "a folder elsewhere"])
+def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
+    on_digits: tuple[Project, str], tmp_path: Path, place: str
 ):
-    project = new_project(tmp_path / "a folder elsewhere" / "project")
+    expected = on_digits[0].read("dvc.lock")
+    assert b"md5" in expected
+    project = new_project(tmp_path / place / "project")
     project.edit("params.yaml", "dataset: mnist", "dataset: digits")
-    environment = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}
-    assert project.repro(**environment) == STAGES
-    assert project.read("dvc.lock") == on_digits[0].read("dvc.lock")
+    outputs = {}
+    for environment in (
+        {"OMP_NUM_THREADS": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+        {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "UMASK": "077"},
+    ):
+        umask = environment.pop("UMASK", "022")
+        command = f"umask {umask}; exec dvc repro --force"
+        output = project.run("sh", "-c", command, **environment)
+        assert executed(output) == STAGES
+        assert project.read("dvc.lock") == expected
+        # What DVC does not cache is compared too, byte by byte.
+        again = {result: project.read(result) for result in RESULTS}
+        assert outputs in ({}, again)
+        outputs = again
 
 
 def test_make_run_takes_no_other_failure_for_missing_data(project: Project):
