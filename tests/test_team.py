@@ -58,7 +58,9 @@ def test_a_colleague_sees_what_a_branch_changed_and_runs_nothing(team: Team):
 
     colleague.run("git", "fetch", "--quiet", "origin", "main:main")
     params = json.loads(colleague.run("dvc", "params", "diff", "main", "--json"))
-    assert params == {"params.yaml": {"train.learning_rate": {"old": 0.001, "new": 0.002}}}
+    assert params == {
+        "params.yaml": {"train.learning_rate": {"old": 0.001, "new": 0.002, "diff": 0.001}}
+    }
     metrics = json.loads(colleague.run("dvc", "metrics", "diff", "main", "--json"))
     on_main = json.loads(colleague.run("git", "show", "main:metrics/evaluate.json"))
     here = json.loads(colleague.read("metrics/evaluate.json"))
@@ -112,7 +114,8 @@ def test_an_experiment_travels_without_a_commit(team: Team):
 
 def test_a_tag_names_a_model_that_can_be_fetched(team: Team):
     author = team.member("author")
-    author.run("git", "tag", "mnist-classifier@v1.0.0")
+    for tag in ("mnist-classifier@v1.0.0", "mnist-classifier#prod#1"):
+        author.run("git", "tag", "--annotate", "--message=Release", tag)
     author.run("dvc", "pull")
     elsewhere = Project(team.folder / "elsewhere")
     elsewhere.folder.mkdir()
@@ -121,6 +124,7 @@ def test_a_tag_names_a_model_that_can_be_fetched(team: Team):
     tagged = author.read("models/model.pth")
     author.repro()
     author.run("git", "commit", "--quiet", "--all", "--message=Train less")
-    elsewhere.run(*get, "--rev", "mnist-classifier@v1.0.0")
-    assert elsewhere.read("got.pth") == tagged != author.read("models/model.pth")
-    elsewhere.run(*get, "--rev", "mnist-classifier@v9.9.9", fails=True)
+    for choice in (("--rev", "v1.0.0"), ("--stage", "prod")):
+        elsewhere.run(*get, "--force", *choice)
+        assert elsewhere.read("got.pth") == tagged != author.read("models/model.pth")
+    elsewhere.run(*get, "--force", "--rev", "v9.9.9", fails=True)
