@@ -4,6 +4,8 @@ import sys
 import pytest
 from conftest import ROOT, clean_environment
 
+pytestmark = pytest.mark.slow
+
 DIGEST = """
 import sys; sys.path.insert(0, "stages")
 from common.determinism import fix_arithmetic, fix_training

@@ -1,5 +1,10 @@
 from pathlib import Path
+from types import ModuleType
 
+import evaluate
+import export
+import prepare
+import train
 from common.errors import UserError
 from common.networks import ACTIVATIONS, build
 from common.params import load_params
@@ -122,10 +127,19 @@ def test_every_allowed_activation_can_be_built(params_file: Path, activation: st
     assert isinstance(network[5], ACTIVATIONS[activation])
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train", "evaluate", "export"])
-def test_a_stage_refuses_a_slip_in_any_section_before_any_work(project: Project, stage: str):
+@pytest.mark.parametrize("stage", [prepare, train, evaluate, export])
+def test_a_stage_refuses_a_slip_in_any_section_before_any_work(
+    params_file: Path, stage: ModuleType
+):
+    change(params_file, "tolerance: 1.0e-5", "tolerance: high")
+    with pytest.raises(UserError, match=r"export\.tolerance: 'high' is not allowed"):
+        stage.main()
+    assert list(Path().iterdir()) == [Path("params.yaml")]
+
+
+def test_a_user_sees_one_line_and_no_traceback(project: Project):
     project.edit("params.yaml", "tolerance: 1.0e-5", "tolerance: high")
-    output = project.run("python", f"stages/{stage}.py", fails=True)
+    output = project.run("python", "stages/evaluate.py", fails=True)
     assert output == (
         "error: params.yaml: export.tolerance: 'high' is not allowed: "
         "input should be a valid number\n"

@@ -109,6 +109,7 @@ def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
         outputs = again
 
 
+@pytest.mark.slow
 def test_make_run_takes_no_other_failure_for_missing_data(project: Project):
     lend_environment(project)
     project.edit("params.yaml", "epochs: 10", "epochs: 0")

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import prepare
 from common import digits
+from common.errors import UserError
 from prepare import split_validation
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import Project, change
+from conftest import change
 
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
 
@@ -86,13 +87,15 @@ def test_prepare_stores_the_splits(
         assert arrays["images"].dtype == arrays["labels"].dtype == np.uint8
 
 
-def test_without_mnist_prepare_ends_with_one_line_and_keeps_earlier_data(project: Project):
-    earlier = project.folder / "data/prepared/train.safetensors"
-    earlier.parent.mkdir()
+def test_without_mnist_prepare_keeps_earlier_data(
+    params_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    earlier = Path("data/prepared/train.safetensors")
+    earlier.parent.mkdir(parents=True)
     earlier.write_bytes(b"earlier")
-    output = project.run("python", "stages/prepare.py", fails=True, MNIST_MIRROR="/nowhere")
-    assert output.count("\n") == 1
-    assert output.startswith(
-        "error: MNIST's train-images-idx3-ubyte.gz could not be had from /nowhere ("
-    )
+    monkeypatch.setenv("MNIST_MIRROR", "/nowhere")
+    with pytest.raises(
+        UserError, match="train-images-idx3-ubyte.gz could not be had from /nowhere"
+    ):
+        prepare.main()
     assert earlier.read_bytes() == b"earlier"
