@@ -95,7 +95,7 @@ def test_without_mnist_prepare_keeps_earlier_data(
     earlier.write_bytes(b"earlier")
     monkeypatch.setenv("MNIST_MIRROR", "/nowhere")
     with pytest.raises(
-        UserError, match="train-images-idx3-ubyte.gz could not be had from /nowhere"
+        UserError, match=r"train-images-idx3-ubyte\.gz could not be had from /nowhere"
     ):
         prepare.main()
     assert earlier.read_bytes() == b"earlier"

@@ -67,7 +67,7 @@ def test_a_colleague_sees_what_a_branch_changed_and_runs_nothing(team: Team):
     for name in ("accuracy", "loss"):
         row = metrics["metrics/evaluate.json"][name]
         assert (row["old"], row["new"]) == (on_main[name], here[name])
-    plots = json.loads(colleague.run("dvc", "plots", "diff", "main", "--json"))
+    plots = json.loads(colleague.run("dvc", "plots", "diff", "main", "--json"))["data"]
     for plot in ("Loss", "Accuracy", "metrics/predictions.csv"):
         assert {rev for view in plots[plot] for rev in view["revisions"]} == {"workspace", "main"}
     assert colleague.git_status() == ""
