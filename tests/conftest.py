@@ -172,3 +172,10 @@ def copy_of(project: Project, folder: Path) -> Project:
 def reproduced(on_digits: tuple[Project, str], tmp_path: Path) -> Project:
     """A project that has run on the embedded digits, in a state of its own."""
     return copy_of(on_digits[0], tmp_path / "project")
+
+
+@pytest.fixture
+def committed(reproduced: Project) -> Project:
+    """The same, with its results committed on main."""
+    reproduced.run("git", "commit", "--quiet", "--all", "--message=Run on the digits")
+    return reproduced

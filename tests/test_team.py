@@ -29,11 +29,10 @@ class Team:
 
 
 @pytest.fixture
-def team(reproduced: Project, tmp_path: Path) -> Team:
-    reproduced.run("git", "commit", "--quiet", "--all", "--message=Run on the digits")
-    team = Team(reproduced, tmp_path)
-    reproduced.run("dvc", "remote", "add", "--local", "--default", "team", str(team.store))
-    reproduced.run("dvc", "push", "--run-cache")
+def team(committed: Project, tmp_path: Path) -> Team:
+    team = Team(committed, tmp_path)
+    committed.run("dvc", "remote", "add", "--local", "--default", "team", str(team.store))
+    committed.run("dvc", "push", "--run-cache")
     return team
 
 
