@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
 
-.PHONY: run install data test compare format
+.PHONY: run install data test bench compare format
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
@@ -34,6 +34,10 @@ test: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest -n 2 --dist worksteal $(if $(SLOW),,-m 'not slow')
+
+# Measure this pipeline beside the tutorial; ARGS=--quick, or ARGS='--thorough 3' for all of it.
+bench: $(VENV)/run.installed data
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
 
 # Compare the workspace's predictions with those of a commit: make compare REV=main
 compare: $(VENV)/run.installed

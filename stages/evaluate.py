@@ -21,7 +21,7 @@ PREDICTIONS = Path("metrics/predictions.csv")
 
 
 def score(logits: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Return the metrics of logits float32 [N, 10] against labels int64 [N].
+    """Return the metrics of logits float32 [N, 10] against labels uint8 [N].
 
     `accuracy` is in [0, 1], `loss` the mean cross-entropy in nats, `images` N, `per_class` a list
     with precision, recall and F1 of each digit. (A list, because `dvc metrics` shows every number
@@ -60,10 +60,10 @@ def main() -> None:
     params = load_params().evaluate
     fix_arithmetic(threads=1)
     network = load_network()
-    images, labels = load_split("test")
-    logits = predict_batches(network, images, params.batch_size)
-    metrics = score(logits, labels)
-    write_bytes(PREDICTIONS, to_csv(logits.argmax(dim=1), labels))
+    test = load_split("test")
+    logits = predict_batches(network, test, params.batch_size)
+    metrics = score(logits, test.labels)
+    write_bytes(PREDICTIONS, to_csv(logits.argmax(dim=1), test.labels))
     write_json(METRICS, metrics)
     print(f"Test accuracy: {metrics['accuracy']:.2%}, loss: {metrics['loss']:.6f}")
 

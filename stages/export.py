@@ -71,22 +71,22 @@ def main() -> None:
     params = load_params().export
     fix_arithmetic(threads=1)
     classifier = nn.Sequential(load_network(), nn.Softmax(dim=1)).eval().requires_grad_(False)
-    images, labels = load_split("test")
-    expected = predict_batches(classifier, images, BATCH_SIZE)
+    test = load_split("test")
+    expected = predict_batches(classifier, test, BATCH_SIZE)
 
     with whole_file(TORCHSCRIPT) as unchecked:
         unchecked.write_bytes(to_torchscript(classifier))
-        exported = predict_batches(torch.jit.load(unchecked), images, BATCH_SIZE)
+        exported = predict_batches(torch.jit.load(unchecked), test, BATCH_SIZE)
         metrics = {
-            "accuracy": accuracy(exported, labels),
+            "accuracy": accuracy(exported, test.labels),
             "max_difference": (exported - expected).abs().max().item(),
             "bytes": unchecked.stat().st_size,
         }
-        check(metrics, accuracy(expected, labels), params.tolerance)
+        check(metrics, accuracy(expected, test.labels), params.tolerance)
     write_json(METRICS, {"torchscript": metrics})
     print(
         f"{TORCHSCRIPT}: {metrics['bytes']:,} bytes, accuracy {metrics['accuracy']:.2%}, at most "
-        f"{metrics['max_difference']:.1e} from the eager network over {len(labels):,} images"
+        f"{metrics['max_difference']:.1e} from the eager network over {len(test):,} images"
     )
 
 

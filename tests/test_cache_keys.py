@@ -11,13 +11,19 @@ from ruamel.yaml import YAML
 
 # By hand, so that a dependency that is lost from dvc.yaml does not vanish from here too.
 FOLLOWING = {
+    "recipe": {"train", "evaluate", "export"},
     "prepare": {"prepare", "train", "evaluate", "export"},
     "train": {"train", "evaluate", "export"},
     "evaluate": {"evaluate"},
     "export": {"export"},
+    # Of a recipe that is not chosen nothing depends.
+    "fast": set(),
+    "convolutional": set(),
+    "thorough": set(),
 }
 # Each leaf of params.yaml, and another value for it.
 OTHER_VALUES = {
+    "recipe": "fast",
     "prepare.dataset": "mnist",
     "prepare.validation_size": 100,
     "prepare.seed": 1,
@@ -30,10 +36,41 @@ OTHER_VALUES = {
     "train.seed": 1,
     "train.threads": 2,
     "train.device": "auto",
+    "fast.hidden_sizes": [64],
+    "fast.activations": ["tanh"],
+    "fast.dropout": 0.3,
+    "fast.epochs": 9,
+    "fast.batch_size": 33,
+    "fast.learning_rate": 0.002,
+    "fast.seed": 1,
+    "fast.threads": 2,
+    "fast.device": "auto",
+    **{
+        f"{recipe}.{name}": value
+        for recipe in ("convolutional", "thorough")
+        for name, value in {
+            "channels": [4, 8, 16],
+            "kernel_sizes": [3, 3, 3],
+            "pool_sizes": [1, 1, 1],
+            "epochs": 9,
+            "batch_size": 33,
+            "learning_rate": 0.002,
+            "warmup": 0.2,
+            "weight_decay": 0.1,
+            "rotation": 5.0,
+            "scaling": 0.2,
+            "shear": 0.2,
+            "shift": 1.0,
+            "bend": 0.1,
+            "seed": 1,
+            "threads": 3,
+            "device": "auto",
+        }.items()
+    },
     "evaluate.batch_size": 999,
     "export.tolerance": 0.0001,
 }
-ALL = set(FOLLOWING)
+ALL = {"prepare", "train", "evaluate", "export"}
 NOT_PREPARE = {"train", "evaluate", "export"}
 READERS = {
     "requirements.txt": ALL,
@@ -43,10 +80,13 @@ READERS = {
     "stages/export.py": {"export"},
     "stages/common/__init__.py": ALL,
     "stages/common/arrays.py": ALL,
+    "stages/common/convolutional.py": {"train"},
     "stages/common/determinism.py": NOT_PREPARE,
     "stages/common/digits.py": {"prepare"},
     "stages/common/errors.py": ALL,
+    "stages/common/feed_forward.py": {"train"},
     "stages/common/files.py": ALL,
+    "stages/common/history.py": {"train"},
     "stages/common/inference.py": NOT_PREPARE,
     "stages/common/mnist.py": {"prepare"},
     "stages/common/networks.py": NOT_PREPARE,
@@ -65,7 +105,7 @@ def project(on_digits: tuple[Project, str], tmp_path_factory: pytest.TempPathFac
 def unchanged(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """A project in which nothing has changed, and nothing will have after the test."""
     monkeypatch.chdir(project.folder)
-    before = {file: project.read(file) for file in ["params.yaml", *READERS]}
+    before = {file: project.read(file) for file in ["params.yaml", "dvc.lock", *READERS]}
     yield project
     for file, content in before.items():
         (project.folder / file).write_bytes(content)
@@ -82,9 +122,10 @@ def would_run() -> set[str]:
 def edit_params(project: Project, key: str, value: object) -> None:
     path = project.folder / "params.yaml"
     params = YAML(typ="safe").load(path)
-    section, name = key.split(".")
-    assert params[section][name] != value
-    params[section][name] = value
+    *sections, name = key.split(".")
+    parameters = params[sections[0]] if sections else params
+    assert parameters[name] != value
+    parameters[name] = value
     YAML().dump(params, path)
 
 
@@ -98,6 +139,16 @@ def test_a_parameter_reruns_its_stage_and_what_follows(unchanged: Project, key: 
     assert would_run() == FOLLOWING[key.split(".", maxsplit=1)[0]]
 
 
+def test_of_the_recipes_only_the_chosen_one_counts(unchanged: Project):
+    edit_params(unchanged, "recipe", "fast")
+    unchanged.run("dvc", "commit", "--force", "train")
+    assert would_run() == set()
+    edit_params(unchanged, "train.epochs", 9)
+    assert would_run() == set()
+    edit_params(unchanged, "fast.epochs", 9)
+    assert would_run() == {"train", "evaluate", "export"}
+
+
 @pytest.mark.parametrize("file", READERS)
 def test_a_module_reruns_the_stages_that_read_it_and_what_follows(unchanged: Project, file: str):
     path = unchanged.folder / file
@@ -107,7 +158,12 @@ def test_a_module_reruns_the_stages_that_read_it_and_what_follows(unchanged: Pro
 
 def test_the_tables_name_every_parameter_and_every_module():
     params = YAML(typ="safe").load(ROOT / "params.yaml")
-    assert list(OTHER_VALUES) == [f"{s}.{name}" for s, values in params.items() for name in values]
+    leaves = [
+        f"{section}.{name}" if name else section
+        for section, values in params.items()
+        for name in (values if isinstance(values, dict) else [None])
+    ]
+    assert list(OTHER_VALUES) == leaves
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py")}
     assert set(READERS) == {"requirements.txt"} | modules
 
@@ -116,7 +172,8 @@ def reorder(text: str) -> str:
     """The same values in another order, with other white space and without comments."""
     params = YAML(typ="safe").load(text)
     reversed_params = {
-        section: dict(reversed(params[section].items())) for section in reversed(params)
+        section: dict(reversed(values.items())) if isinstance(values, dict) else values
+        for section, values in reversed(params.items())
     }
     stream = io.StringIO()
     yaml = YAML()

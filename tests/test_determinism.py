@@ -10,23 +10,29 @@ DIGEST = """
 import sys; sys.path.insert(0, "stages")
 from common.determinism import fix_arithmetic, fix_training
 import hashlib, torch
+from common import convolutional, feed_forward
+from common.arrays import Split
 from common.networks import build
 from common.params import load_params
-from train import train
-fix_arithmetic(threads=int(sys.argv[1]))
+name, threads = sys.argv[1], int(sys.argv[2])
+params = getattr(load_params(), name).model_copy(update={"epochs": 2, "threads": threads})
+fix_arithmetic(params.threads)
 fix_training(seed=0)
-images = torch.randint(0, 256, (320, 28, 28), dtype=torch.uint8)
-network = build([96, 256], ["tanh", "sigmoid"], 0.2)
-list(train(network, images, torch.arange(320) % 10, load_params().train))
+split = Split(
+    torch.randint(0, 256, (320, 28, 28), dtype=torch.uint8), torch.arange(320, dtype=torch.uint8) % 10
+)
+network = build(params.description)
+trainer = convolutional if name in ("convolutional", "thorough") else feed_forward
+list(trainer.train(network, split, params, torch.device("cpu")))
 weights = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
-print(torch.get_num_threads(), hashlib.sha256(weights).hexdigest())
+print(hashlib.sha256(weights).hexdigest())
 """
 
 
-def digest(threads: int = 1, **environment: str) -> str:
-    """Return the checksum of what ten epochs on 320 images give in a process of their own."""
+def digest(recipe: str, threads: int = 1, **environment: str) -> str:
+    """Return the checksum of what two epochs on 320 images give in a process of their own."""
     return subprocess.run(
-        [sys.executable, "-c", DIGEST, str(threads)],
+        [sys.executable, "-c", DIGEST, recipe, str(threads)],
         cwd=ROOT,
         env=clean_environment(ROOT) | environment,
         capture_output=True,
@@ -35,25 +41,30 @@ def digest(threads: int = 1, **environment: str) -> str:
     ).stdout
 
 
-@pytest.fixture(scope="module")
-def expected() -> str:
-    return digest()
+@pytest.fixture(scope="module", params=["train", "convolutional"])
+def expected(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param, digest(request.param)
 
 
 @pytest.mark.parametrize(
     "environment",
     [
+        {},
         {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
         {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
-        # MKL then finds an AVX2 processor, as far as it can see.
-        {"MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+        # MKL and oneDNN then find an AVX2 processor, as far as they can see.
+        {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"},
     ],
-    ids=" ".join,
+    ids=lambda environment: " ".join(environment) or "again",
 )
-def test_the_environment_does_not_show_in_the_weights(expected: str, environment: dict[str, str]):
-    assert digest(**environment) == expected
+def test_the_environment_does_not_show_in_the_weights(
+    expected: tuple[str, str], environment: dict[str, str]
+):
+    recipe, weights = expected
+    assert digest(recipe, **environment) == weights
 
 
-def test_the_number_of_threads_is_the_parameters(expected: str):
-    assert expected.split(maxsplit=1)[0] == "1"
-    assert digest(threads=2).split()[0] == "2"
+def test_the_number_of_threads_is_part_of_the_recipe():
+    once, again = digest("convolutional", threads=2), digest("convolutional", threads=2)
+    assert once == again
+    assert once != digest("convolutional", threads=1)

@@ -2,7 +2,7 @@ import json
 import math
 from pathlib import Path
 
-from common.arrays import save_split
+from common.arrays import Split, save_split
 from common.inference import accuracy, mean_loss, predict_batches
 from common.networks import build
 from common.weights import save_network
@@ -14,6 +14,17 @@ import torch
 IMAGES = torch.randint(
     0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
+LABELS = torch.zeros(25, dtype=torch.uint8)
+SPLIT = Split(IMAGES, LABELS)
+
+
+def network_of(dropout: float) -> dict:
+    return {
+        "network": "feed_forward",
+        "hidden_sizes": [16],
+        "activations": ["tanh"],
+        "dropout": dropout,
+    }
 
 
 def test_the_score_of_known_answers():
@@ -40,23 +51,23 @@ def test_the_loss_of_a_network_that_knows_nothing_is_the_entropy_of_ten_classes(
 
 def test_the_batch_size_shows_in_rounding_alone():
     torch.manual_seed(0)
-    network = build([16], ["tanh"], dropout=0.5)
-    whole = predict_batches(network, IMAGES, batch_size=100)
+    network = build(network_of(dropout=0.5))
+    whole = predict_batches(network, SPLIT, batch_size=100)
     assert whole.shape == (25, 10)
     for batch_size in (1, 7, 25):
-        torch.testing.assert_close(predict_batches(network, IMAGES, batch_size), whole)
+        torch.testing.assert_close(predict_batches(network, SPLIT, batch_size), whole)
 
 
 def test_dropout_is_off_and_no_gradient_is_kept():
-    network = build([16], ["tanh"], dropout=0.9).train()
-    once, again = (predict_batches(network, IMAGES, batch_size=10) for _ in range(2))
+    network = build(network_of(dropout=0.9)).train()
+    once, again = (predict_batches(network, SPLIT, batch_size=10) for _ in range(2))
     assert torch.equal(once, again)
     assert not once.requires_grad
 
 
 def test_no_images_give_no_answers():
-    network = build([16], ["tanh"], dropout=0.5)
-    assert predict_batches(network, IMAGES[:0], batch_size=10).shape == (0, 10)
+    network = build(network_of(dropout=0.5))
+    assert predict_batches(network, Split(IMAGES[:0], LABELS[:0]), batch_size=10).shape == (0, 10)
 
 
 def test_the_predictions_are_a_table_with_a_row_an_image():
@@ -68,9 +79,9 @@ def test_evaluate_scores_the_stored_network_on_the_test_set(
     params_file: Path, capsys: pytest.CaptureFixture[str]
 ):
     torch.manual_seed(0)
-    network = build([16], ["tanh"], dropout=0.5)
-    save_network(network, {"hidden_sizes": [16], "activations": ["tanh"], "dropout": 0.5})
-    predicted = predict_batches(network, IMAGES, batch_size=25).argmax(dim=1)
+    network = build(network_of(dropout=0.5))
+    save_network(network, network_of(dropout=0.5))
+    predicted = predict_batches(network, SPLIT, batch_size=25).argmax(dim=1)
     labels = predicted.clone()
     labels[:5] = (labels[:5] + 1) % 10
     save_split("test", IMAGES.numpy(), labels.to(torch.uint8).numpy())

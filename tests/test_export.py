@@ -21,14 +21,19 @@ from torch import nn
 IMAGES = torch.randint(
     0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
-NETWORK = {"hidden_sizes": [16], "activations": ["tanh"], "dropout": 0.5}
+NETWORK = {
+    "network": "feed_forward",
+    "hidden_sizes": [16],
+    "activations": ["tanh"],
+    "dropout": 0.5,
+}
 
 
 @pytest.fixture
 def trained(params_file: Path) -> Path:
     """A folder with what export reads: a network (untrained) and a test set of 25 images."""
     torch.manual_seed(0)
-    save_network(build(**NETWORK), NETWORK)
+    save_network(build(NETWORK), NETWORK)
     save_split("test", IMAGES.numpy(), (torch.arange(25) % 10).to(torch.uint8).numpy())
     return params_file.parent
 
@@ -65,7 +70,7 @@ def test_the_export_equals_the_eager_network(trained: Path):
     assert metrics["max_difference"] <= 1e-6
     assert metrics["bytes"] == Path("models/model.pth").stat().st_size
     inputs = IMAGES.unsqueeze(1) / 255
-    eager = nn.Sequential(build(**NETWORK), nn.Softmax(dim=1)).eval()
+    eager = nn.Sequential(build(NETWORK), nn.Softmax(dim=1)).eval()
     eager[0].load_state_dict(torch.load("models/model_weights.pth", weights_only=True))
     torch.testing.assert_close(torch.jit.load("models/model.pth")(inputs), eager(inputs))
 
@@ -106,7 +111,7 @@ def test_a_refused_model_leaves_the_earlier_files(trained: Path, monkeypatch: py
     Path("models/model.pth").write_bytes(b"earlier")
 
     def of_another_network(_: nn.Module) -> bytes:
-        return to_torchscript(nn.Sequential(build(**NETWORK), nn.Softmax(dim=1)).eval())
+        return to_torchscript(nn.Sequential(build(NETWORK), nn.Softmax(dim=1)).eval())
 
     monkeypatch.setattr(export, "to_torchscript", of_another_network)
     with pytest.raises(UserError, match="not exported"):
@@ -121,5 +126,5 @@ def test_a_refused_model_leaves_the_earlier_files(trained: Path, monkeypatch: py
 
 
 def test_no_path_is_left_in_a_traced_module():
-    script = to_torchscript(nn.Sequential(build(**NETWORK), nn.Softmax(dim=1)).eval())
+    script = to_torchscript(nn.Sequential(build(NETWORK), nn.Softmax(dim=1)).eval())
     assert not [n for n in zipfile.ZipFile(io.BytesIO(script)).namelist() if "debug" in n]

@@ -19,7 +19,7 @@ def test_the_defaults_are_the_tutorials(params_file: Path):
     assert params.prepare.validation_size == 5000
     train = params.train
     assert (train.epochs, train.batch_size, train.learning_rate) == (10, 32, 1e-3)
-    network = build(train.hidden_sizes, train.activations, train.dropout)
+    network = build(train.description)
     assert sum(parameter.numel() for parameter in network.parameters()) == 102_762
 
 
@@ -35,12 +35,12 @@ def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
         (
             "epochs: 10",
             "epoch: 10",
-            "train.epoch: unknown key; allowed are hidden_sizes, activations",
+            "train.epoch: unknown key; allowed are epochs, batch_size",
         ),
         (
             "export:",
             "exports:",
-            "exports: unknown key; allowed are prepare, train, evaluate, export",
+            "exports: unknown key; allowed are recipe, prepare, train, fast, convolutional",
         ),
         ("  epochs: 10\n", "", "train.epochs: missing"),
         ("epochs: 10", "epochs: 0", "train.epochs: 0 is not allowed: input should be greater than"),
@@ -82,9 +82,20 @@ def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
             "prepare.validation_size: 60000 is not allowed: input should",
         ),
         (
-            "device: cpu",
-            "device: tpu",
+            "device: cpu             #",
+            "device: tpu             #",
             "train.device: 'tpu' is not allowed: input should be 'auto'",
+        ),
+        (
+            "recipe: train ",
+            "recipe: slow ",
+            "recipe: 'slow' is not allowed: input should be 'train', 'f",
+        ),
+        ("  - 5\n  - 5\n  - 3\n", "  - 5\n", "convolutional.channels, kernel_sizes and pool_sizes"),
+        (
+            "  - 5\n  - 5\n  - 3\n",
+            "  - 5\n  - 5\n  - 9\n",
+            "convolutional.kernel_sizes: [5, 5, 9] with pool_sizes [2, 2, 1] leave nothing",
         ),
         ("tolerance: 1.0e-5", "tolerance: 0", "export.tolerance: 0 is not allowed"),
     ],
@@ -123,7 +134,7 @@ def test_a_missing_file_is_one_line(in_empty_folder: Path):
 def test_every_allowed_activation_can_be_built(params_file: Path, activation: str):
     change(params_file, "- sigmoid", f"- {activation}")
     train = load_params().train
-    network = build(train.hidden_sizes, train.activations, train.dropout)
+    network = build(train.description)
     assert isinstance(network[5], ACTIVATIONS[activation])
 
 

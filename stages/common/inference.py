@@ -1,5 +1,6 @@
 """How a trained network is applied to many images, and how its answers are scored."""
 
+from common.arrays import Split
 from common.networks import to_input
 
 import torch
@@ -8,25 +9,28 @@ from torch.nn.functional import cross_entropy
 
 
 @torch.inference_mode()
-def predict_batches(network: nn.Module, images: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """Return the network's outputs, float32 [N, 10] on the CPU, for images uint8 [N, 28, 28].
+def predict_batches(
+    network: nn.Module, split: Split, batch_size: int, device: torch.device | str = "cpu"
+) -> torch.Tensor:
+    """Return the network's outputs, float32 [N, 10] on the CPU, for the images of `split`.
 
-    Dropout is off. `images` lie on the network's device; one batch at a time becomes float.
+    Dropout is off. One batch at a time becomes float and goes to `device`, where the network is.
     """
     network.eval()
-    if len(images) == 0:
-        return torch.empty(0, 10)
-    return torch.cat([network(to_input(batch)).cpu() for batch in images.split(batch_size)])
+    outputs = [torch.empty(0, 10)]
+    for images in split.batches(batch_size):
+        outputs.append(network(to_input(images.to(device))).cpu())
+    return torch.cat(outputs)
 
 
 def accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the share of rows of `outputs` [N, 10] whose maximum is at the label, int64 [N]."""
+    """Return the share of rows of `outputs` [N, 10] whose maximum is at the label, any int [N]."""
     return (outputs.argmax(dim=1) == labels).double().mean().item()
 
 
 def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the mean cross-entropy in nats of logits [N, 10] and labels int64 [N].
+    """Return the mean cross-entropy in nats of logits [N, 10] and labels, any int [N].
 
     It is averaged in float64, in which 10,000 float32 values lose nothing.
     """
-    return cross_entropy(logits.double(), labels).item()
+    return cross_entropy(logits.double(), labels.long()).item()

@@ -1,27 +1,87 @@
-"""The network, and what it takes in."""
+"""The networks, and what they take in."""
 
 import torch
 from torch import nn
+from torch.nn.functional import log_softmax, pad
 
 CLASSES = 10
+SIDE = 28
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
-def build(hidden_sizes: list[int], activations: list[str], dropout: float) -> nn.Sequential:
-    """Build the feed-forward network with random weights from torch's global generator.
+def build(description: dict) -> nn.Module:
+    """Build the network of a description (see `common.params`), with random weights.
 
-    It maps float32 [N, 1, 28, 28] (see `to_input`) to logits float32 [N, 10]. The last layer has no
-    softmax: cross-entropy takes logits, and `export` appends it. The layers are torch's own, so
-    that TorchScript needs no class of ours.
+    The weights are drawn from torch's global generator. The network maps float32 [N, 1, 28, 28] (see
+    `to_input`) to logits float32 [N, 10]: the last layer has no softmax, since cross-entropy takes
+    logits, and `export` appends it. The layers are torch's own, so that TorchScript needs no class
+    of ours.
     """
+    description = dict(description)
+    match description.pop("network"):
+        case "feed_forward":
+            return feed_forward(**description)
+        case "convolutional":
+            return Shifted(convolutional(**description))
+        case other:
+            raise ValueError(f"no network {other!r}")
+
+
+def feed_forward(hidden_sizes: list[int], activations: list[str], dropout: float) -> nn.Sequential:
+    """Build linear layers, each but the last followed by an activation and dropout."""
     layers: list[nn.Module] = [nn.Flatten()]
-    inputs = 28 * 28
+    inputs = SIDE * SIDE
     for size, activation in zip(hidden_sizes, activations, strict=True):
         layers += [nn.Linear(inputs, size), ACTIVATIONS[activation](), nn.Dropout(dropout)]
         inputs = size
     return nn.Sequential(*layers, nn.Linear(inputs, CLASSES))
 
 
+def convolutional(
+    channels: list[int], kernel_sizes: list[int], pool_sizes: list[int]
+) -> nn.Sequential:
+    """Build convolutions without padding, each followed by max pooling, batch normalisation and ReLU.
+
+    They have no bias, since batch normalisation would take it away again. A linear layer follows.
+
+    Raises:
+        ValueError: the image is used up before the last layer.
+    """
+    layers: list[nn.Module] = []
+    inputs, side = 1, SIDE
+    for outputs, kernel_size, pool_size in zip(channels, kernel_sizes, pool_sizes, strict=True):
+        layers.append(nn.Conv2d(inputs, outputs, kernel_size, bias=False))
+        if pool_size > 1:
+            layers.append(nn.MaxPool2d(pool_size))
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+        inputs, side = outputs, (side - kernel_size + 1) // pool_size
+    if side < 1:
+        raise ValueError(f"kernel_sizes and pool_sizes leave {side} of {SIDE} pixels")
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * side * side, CLASSES))
+
+
+class Shifted(nn.Module):
+    """A network that in eval mode looks at each image in five places, and averages what it says.
+
+    The places are where the image is, and one pixel up, down, left and right of it. The average is
+    that of the log-probabilities, which are logits too.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return self.network(images)
+        padded = pad(images, (1, 1, 1, 1))
+        looks = [
+            log_softmax(self.network(padded[..., top : top + SIDE, left : left + SIDE]), dim=1)
+            for top, left in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
+        ]
+        return torch.stack(looks).mean(dim=0)
+
+
 def to_input(images: torch.Tensor) -> torch.Tensor:
     """Turn images uint8 [N, 28, 28] into float32 [N, 1, 28, 28] in [0, 1], as `ToTensor` does."""
-    return images.unsqueeze(1).float() / 255
+    return images.unsqueeze(1).float().div_(255)

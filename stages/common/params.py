@@ -35,10 +35,9 @@ class PrepareParams(_Section):
         return self
 
 
-class TrainParams(_Section):
-    hidden_sizes: list[Annotated[int, Field(ge=1, le=65_536)]]
-    activations: list[Literal["tanh", "sigmoid", "relu", "gelu"]]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+class Recipe(_Section):
+    """What every training needs."""
+
     epochs: PositiveInt
     batch_size: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
@@ -46,14 +45,64 @@ class TrainParams(_Section):
     threads: Annotated[int, Field(ge=1, le=256)]
     device: Literal["auto", "cpu", "cuda", "mps"]
 
+
+class FeedForwardParams(Recipe):
+    hidden_sizes: list[Annotated[int, Field(ge=1, le=65_536)]]
+    activations: list[Literal["tanh", "sigmoid", "relu", "gelu"]]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
     @model_validator(mode="after")
-    def _one_activation_a_hidden_layer(self) -> "TrainParams":
+    def _one_activation_a_hidden_layer(self) -> "FeedForwardParams":
         if len(self.hidden_sizes) != len(self.activations):
             raise ValueError(
                 f"hidden_sizes has {len(self.hidden_sizes)} layers but activations has "
                 f"{len(self.activations)}: give one activation for each hidden layer"
             )
         return self
+
+    @property
+    def description(self) -> dict:
+        """What `common.networks.build` takes."""
+        shape = self.model_dump(include={"hidden_sizes", "activations", "dropout"})
+        return {"network": "feed_forward", **shape}
+
+
+class ConvolutionalParams(Recipe):
+    channels: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
+    kernel_sizes: list[Annotated[int, Field(ge=1, le=28)]]
+    pool_sizes: list[Annotated[int, Field(ge=1, le=28)]]
+    warmup: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    rotation: Annotated[float, Field(ge=0, le=180)]
+    scaling: Annotated[float, Field(ge=0, lt=1)]
+    shear: Annotated[float, Field(ge=0, lt=1)]
+    shift: Annotated[float, Field(ge=0, le=28)]
+    bend: Annotated[float, Field(ge=0, le=28)]
+
+    @model_validator(mode="after")
+    def _the_layers_fit_the_image(self) -> "ConvolutionalParams":
+        if not len(self.channels) == len(self.kernel_sizes) == len(self.pool_sizes):
+            raise ValueError(
+                f"channels, kernel_sizes and pool_sizes have {len(self.channels)}, "
+                f"{len(self.kernel_sizes)} and {len(self.pool_sizes)} entries: give each layer one"
+            )
+        side = 28
+        for layer, (kernel, pool) in enumerate(
+            zip(self.kernel_sizes, self.pool_sizes, strict=True), start=1
+        ):
+            side = (side - kernel + 1) // pool
+            if side < 1:
+                raise ValueError(
+                    f"kernel_sizes: {self.kernel_sizes} with pool_sizes {self.pool_sizes} leave "
+                    f"nothing of the 28 pixels after layer {layer}: use smaller ones"
+                )
+        return self
+
+    @property
+    def description(self) -> dict:
+        """What `common.networks.build` takes."""
+        shape = self.model_dump(include={"channels", "kernel_sizes", "pool_sizes"})
+        return {"network": "convolutional", **shape}
 
 
 class EvaluateParams(_Section):
@@ -65,10 +114,19 @@ class ExportParams(_Section):
 
 
 class Params(_Section):
+    recipe: Literal["train", "fast", "convolutional", "thorough"]
     prepare: PrepareParams
-    train: TrainParams
+    train: FeedForwardParams
+    fast: FeedForwardParams
+    convolutional: ConvolutionalParams
+    thorough: ConvolutionalParams
     evaluate: EvaluateParams
     export: ExportParams
+
+    @property
+    def training(self) -> FeedForwardParams | ConvolutionalParams:
+        """The section that `recipe` names."""
+        return getattr(self, self.recipe)
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -17,9 +17,11 @@ DESCRIPTION = Path("models/network.json")
 
 
 def save_network(network: nn.Module, description: dict) -> None:
-    """Store the weights as a plain state_dict, and the arguments of `networks.build` as JSON."""
+    """Store the weights as a plain state_dict, and what `networks.build` takes as JSON."""
     buffer = io.BytesIO()  # torch.save to a path would write the path's stem into the file
-    torch.save({key: value.cpu() for key, value in network.state_dict().items()}, buffer)
+    torch.save(
+        {key: value.cpu().contiguous() for key, value in network.state_dict().items()}, buffer
+    )
     write_bytes(WEIGHTS, buffer.getvalue())
     write_json(DESCRIPTION, description)
 
@@ -31,11 +33,19 @@ def load_network() -> nn.Module:
         UserError: a file is missing or damaged, or the weights do not fit the description.
     """
     try:
-        network = build(**json.loads(DESCRIPTION.read_text()))
+        network = build(json.loads(DESCRIPTION.read_text()))
         network.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with `dvc repro train`") from None
-    except (ValueError, TypeError, KeyError, RuntimeError, EOFError, pickle.PickleError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        EOFError,
+        pickle.PickleError,
+    ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{WEIGHTS} and {DESCRIPTION}: damaged, or do not fit each other ({reason}); "

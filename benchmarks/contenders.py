@@ -1,0 +1,187 @@
+"""One training, timed, in a process of its own: `python benchmarks/contenders.py NAME FOLDER …`.
+
+FOLDER holds the images as `write_images` leaves them. The last line on stdout is JSON: the seconds of
+each epoch's training, of each test, the test accuracy after each epoch, and the peak memory.
+"""
+
+import argparse
+import json
+import os
+import resource
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "stages"))
+IDX_NAMES = {"train": "train", "test": "t10k"}
+
+
+def write_images(folder: Path, dataset: str) -> None:
+    """Write MNIST, or the embedded digits, as torchvision's and as the pipeline's files."""
+    os.chdir(ROOT)  # where data/raw is
+    from common import digits, mnist
+    from common.arrays import save_split
+
+    sets = mnist.load() if dataset == "mnist" else digits.load(seed=0)
+    os.chdir(folder)
+    raw = Path("MNIST/raw")
+    raw.mkdir(parents=True)
+    for split, (images, labels) in zip(IDX_NAMES, sets, strict=True):
+        save_split(split, images, labels)
+        # The header of the IDX format: 2,048 + the number of axes, then their lengths.
+        header = struct.pack(">4I", 2051, *images.shape)
+        (raw / f"{IDX_NAMES[split]}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = struct.pack(">2I", 2049, *labels.shape)
+        (raw / f"{IDX_NAMES[split]}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+
+
+def tutorial(epochs: int) -> Iterator[tuple[float, float, float]]:
+    """The tutorial as published, in our words: yield seconds of training, of testing, accuracy."""
+    from common.torchvision_import import import_datasets
+
+    import_datasets()
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    loaders = [
+        DataLoader(
+            datasets.MNIST(root=".", train=train, transform=transforms.ToTensor()), batch_size=32
+        )
+        for train in (True, False)
+    ]
+    network = nn.Sequential(
+        nn.Flatten(),
+        *(nn.Linear(28 * 28, 96), nn.Tanh(), nn.Dropout(0.2)),
+        *(nn.Linear(96, 256), nn.Sigmoid(), nn.Dropout(0.2)),
+        *(nn.Linear(256, 10), nn.Softmax(dim=1)),
+    )
+    loss_function = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(epochs):
+        started = time.perf_counter()
+        for images, labels in loaders[0]:
+            loss = loss_function(network(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        trained = time.perf_counter()
+        right, total_loss = 0.0, 0.0
+        with torch.no_grad():
+            for images, labels in loaders[1]:
+                outputs = network(images)
+                total_loss += loss_function(outputs, labels).item()
+                right += (outputs.argmax(1) == labels).type(torch.float).sum().item()
+        tested = time.perf_counter()
+        yield trained - started, tested - trained, right / len(loaders[1].dataset)
+
+
+def recipe(name: str, epochs: int | None, seed: int) -> Iterator[tuple[float, float, float]]:
+    """One of this pipeline's recipes, on all training images; the test set only reports."""
+    from common import convolutional, feed_forward
+    from common.arrays import load_split
+    from common.determinism import fix_arithmetic, fix_training
+    from common.inference import accuracy, predict_batches
+    from common.networks import build
+    from common.params import FeedForwardParams, load_params
+
+    import torch
+
+    params = getattr(load_params(ROOT / "params.yaml"), name)
+    params = params.model_copy(update={"seed": seed, "epochs": epochs or params.epochs})
+    fix_arithmetic(params.threads)
+    fix_training(params.seed)
+    network = build(params.description)
+    trainer = feed_forward if isinstance(params, FeedForwardParams) else convolutional
+    test = load_split("test")
+    started = time.perf_counter()
+    losses = trainer.train(network, load_split("train"), params, torch.device("cpu"))
+    for epoch, _ in enumerate(losses, start=1):
+        trained = time.perf_counter()
+        right = 0.0
+        # The convolutional networks' test takes as long as much of an epoch.
+        if trainer is feed_forward or epoch == params.epochs:
+            right = accuracy(predict_batches(network, test, 1000), test.labels)
+        tested = time.perf_counter()
+        yield trained - started, tested - trained, right
+        started = time.perf_counter()
+
+
+def sklearn(epochs: int) -> Iterator[tuple[float, float, float]]:
+    """scikit-learn's network of the same layers (it knows one activation, and no dropout)."""
+    from common.arrays import load_split
+
+    from sklearn.neural_network import MLPClassifier
+
+    inputs, tests = (
+        split.images.numpy().reshape(len(split), -1).astype("float32") / 255
+        for split in map(load_split, ("train", "test"))
+    )
+    labels, test_labels = (load_split(name).labels.numpy() for name in ("train", "test"))
+    network = MLPClassifier((96, 256), activation="tanh", alpha=0, batch_size=32, random_state=0)
+    for _ in range(epochs):
+        started = time.perf_counter()
+        network.partial_fit(inputs, labels, classes=range(10))
+        trained = time.perf_counter()
+        right = network.score(tests, test_labels)
+        yield trained - started, time.perf_counter() - trained, right
+
+
+def products(epochs: int) -> Iterator[tuple[float, float, float]]:
+    """Nothing but the matrix products of the recipe's steps, with the recipe's arithmetic."""
+    from common.arrays import load_split
+    from common.determinism import fix_arithmetic
+
+    import torch
+
+    fix_arithmetic(threads=1)
+    size = 32
+    steps = -(-len(load_split("train")) // size)
+    layers = []
+    for inputs, units in ((784, 96), (96, 256), (256, 10)):
+        weight, x, delta = (
+            torch.rand(units, inputs),
+            torch.rand(size, inputs),
+            torch.rand(size, units),
+        )
+        layers.append((weight, x, delta, *(torch.empty_like(part) for part in (weight, x, delta))))
+    for _ in range(epochs):
+        started = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(steps):
+                for layer, (weight, x, delta, gradient, below, z) in enumerate(layers):
+                    torch.mm(x, weight.t(), out=z)
+                    torch.mm(delta.t(), x, out=gradient)
+                    if layer > 0:  # nobody needs the derivative by the images
+                        torch.mm(delta, weight, out=below)
+        yield time.perf_counter() - started, 0.0, 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dataset", default="mnist")
+    arguments = parser.parse_args()
+    if arguments.name == "images":
+        write_images(arguments.folder, arguments.dataset)
+        return
+    os.chdir(arguments.folder)
+    contenders = {"tutorial": tutorial, "sklearn": sklearn, "products": products}
+    if arguments.name in contenders:
+        epochs = contenders[arguments.name](arguments.epochs or 10)
+    else:
+        epochs = recipe(arguments.name, arguments.epochs, arguments.seed)
+    train, test, accuracy = zip(*epochs, strict=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"train": train, "test": test, "accuracy": accuracy, "peak_mib": peak}))
+
+
+if __name__ == "__main__":
+    main()

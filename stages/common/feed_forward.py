@@ -1,0 +1,237 @@
+"""Training of the feed-forward network, with its gradients written out.
+
+A batch of 32 is so little arithmetic that autograd, the optimizer's bookkeeping and fresh memory for
+each result take longer than the matrix products (benchmarks/README.md has the numbers). So here each
+step writes into memory that is set aside once, all parameters are one vector to Adam, and the next
+batches are prepared on another core. The result is autograd's and torch.optim.Adam's up to rounding:
+tests/test_feed_forward.py.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
+
+from common.arrays import Split
+from common.networks import CLASSES, to_input
+from common.params import FeedForwardParams
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+IMAGES_AHEAD = 1024  # prepared at once: enough that handing them over costs little
+
+
+class Activation(NamedTuple):
+    """An activation and its derivative, each into `out`; all arguments are float32 [n, units].
+
+    `slope(mask, z, a, h, out)` gives mask · f'(z), where a = f(z) and h = mask · a.
+    """
+
+    apply: Callable[..., Tensor]  # (z, out)
+    slope: Callable[..., Tensor]
+
+
+ACTIVATIONS = {
+    # tanh' = 1 - tanh²
+    "tanh": Activation(
+        torch.tanh, lambda m, z, a, h, out: torch.addcmul(m, h, a, value=-1, out=out)
+    ),
+    # sigmoid' = sigmoid · (1 - sigmoid)
+    "sigmoid": Activation(
+        torch.sigmoid, lambda m, z, a, h, out: torch.addcmul(h, h, a, value=-1, out=out)
+    ),
+    "relu": Activation(
+        lambda z, out: torch.clamp_min(z, 0, out=out),
+        lambda m, z, a, h, out: torch.ops.aten.threshold_backward.grad_input(
+            m, z, 0, grad_input=out
+        ),
+    ),
+    "gelu": Activation(
+        torch.ops.aten.gelu.out,
+        lambda m, z, a, h, out: torch.ops.aten.gelu_backward.grad_input(m, z, grad_input=out),
+    ),
+}
+
+
+class Adam:
+    """Adam on all of a network's parameters as one vector [P], of which they become views.
+
+    D. P. Kingma, J. Ba, "Adam: A Method for Stochastic Optimization", 2015, algorithm 1.
+    """
+
+    def __init__(self, network: nn.Module, learning_rate: float):
+        parameters = list(network.parameters())
+        self.learning_rate = learning_rate
+        self.values = parameters_to_vector(parameters).detach()
+        vector_to_parameters(self.values, parameters)
+        self.gradient = torch.zeros_like(self.values)
+        self.first_moment = torch.zeros_like(self.values)
+        self.second_moment = torch.zeros_like(self.values)
+        self.steps = torch.zeros((), device=self.values.device)
+        self._one = torch.ones_like(self.steps)
+
+    def views(self, vector: Tensor, network: nn.Module) -> list[Tensor]:
+        """Return the parts of `vector` [P] in the shapes of the network's parameters."""
+        shapes = [parameter.shape for parameter in network.parameters()]
+        parts = vector.split([shape.numel() for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def step(self) -> None:
+        self.steps += self._one
+        # What torch.optim.Adam(fused=True) calls, without its bookkeeping for each step.
+        torch._fused_adam_(
+            [self.values],
+            [self.gradient],
+            [self.first_moment],
+            [self.second_moment],
+            [],
+            [self.steps],
+            lr=self.learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=False,
+        )
+
+
+class Batch(NamedTuple):
+    """What one step takes in, n images."""
+
+    inputs: Tensor  # float32 [n, 784] in [0, 1]
+    targets: Tensor  # float32 [n, 10]: minus the label's one-hot code, divided by n
+    masks: tuple[Tensor, ...]  # float32 [n, units] a hidden layer: 0 or 1 / (1 - dropout)
+    logits: Tensor  # float32 [n, 10], to be filled by the step
+
+
+class Gradient:
+    """The gradient of the mean cross-entropy over `size` images, by backpropagation.
+
+    `weights` and `gradients` hold a weight [units, inputs] and a bias [units] for each layer.
+    """
+
+    def __init__(
+        self, weights: list[Tensor], gradients: list[Tensor], activations: list[str], size: int
+    ):
+        def buffer(units: int) -> Tensor:
+            return weights[0].new_empty(size, units)
+
+        self._layers = []
+        for weight, bias, weight_gradient, bias_gradient in zip(
+            weights[::2], weights[1::2], gradients[::2], gradients[1::2], strict=True
+        ):
+            delta = buffer(len(bias))
+            self._layers.append((weight, weight.t(), bias, weight_gradient, bias_gradient, delta))
+        self._hidden = [
+            (ACTIVATIONS[name], *(buffer(len(bias)) for _ in range(4)))
+            for name, bias in zip(activations, weights[1::2], strict=False)
+        ]
+        self._probabilities = buffer(CLASSES)
+        self._ones = weights[0].new_ones(size)
+        self._scale = 1 / size
+
+    def __call__(self, batch: Batch) -> None:
+        """Write the gradient of one batch, and its logits."""
+        inputs = [batch.inputs]
+        for layer, hidden, mask in zip(self._layers, self._hidden, batch.masks, strict=False):
+            _, transposed, bias, *_ = layer
+            activation, z, a, h, _ = hidden
+            torch.addmm(bias, inputs[-1], transposed, out=z)
+            activation.apply(z, out=a)
+            inputs.append(torch.mul(a, mask, out=h))
+        _, transposed, bias, _, _, delta = self._layers[-1]
+        torch.addmm(bias, inputs[-1], transposed, out=batch.logits)
+        # The derivative by the logits: (softmax - one-hot) / n.
+        torch.softmax(batch.logits, 1, out=self._probabilities)
+        torch.add(batch.targets, self._probabilities, alpha=self._scale, out=delta)
+        for i in range(len(self._layers) - 1, -1, -1):
+            weight, _, _, weight_gradient, bias_gradient, delta = self._layers[i]
+            torch.mm(delta.t(), inputs[i], out=weight_gradient)
+            torch.mv(delta.t(), self._ones, out=bias_gradient)
+            if i > 0:
+                activation, z, a, h, slope = self._hidden[i - 1]
+                below = torch.mm(delta, weight, out=self._layers[i - 1][-1])
+                below *= activation.slope(batch.masks[i - 1], z, a, h, out=slope)
+
+
+def train(
+    network: nn.Module, split: Split, params: FeedForwardParams, device: torch.device
+) -> Iterator[float]:
+    """Train `network` in place; after each epoch yield its mean training loss in nats."""
+    adam = Adam(network, params.learning_rate)
+    weights = adam.views(adam.values, network)
+    gradients = adam.views(adam.gradient, network)
+    shuffle = torch.Generator().manual_seed(params.seed)
+    noise = torch.Generator(device).manual_seed(params.seed)
+    images_ahead = params.batch_size * max(1, IMAGES_AHEAD // params.batch_size)
+    gradient_of = {}  # by the size of the batch: the last one of an epoch may be smaller
+
+    @torch.inference_mode()
+    def prepare(indices: Tensor) -> tuple[list[Batch], Tensor, Tensor]:
+        """Return some batches, and their logits [n, 10], still unset, and labels int64 [n]."""
+        images, labels = (part.to(device) for part in split.take(indices))
+        size = params.batch_size
+        sizes = torch.tensor([len(part) for part in labels.split(size)], device=device)
+        targets = -one_hot(labels, CLASSES) / sizes.repeat_interleave(sizes).unsqueeze(1)
+        masks = [
+            dropout_mask(len(labels), units, params.dropout, noise).split(size)
+            for units in params.hidden_sizes
+        ]
+        logits = torch.empty(len(labels), CLASSES, device=device)
+        inputs = to_input(images).flatten(1)
+        parts = (
+            inputs.split(size),
+            targets.split(size),
+            zip(*masks, strict=True),
+            logits.split(size),
+        )
+        return [Batch(*part) for part in zip(*parts, strict=True)], logits, labels
+
+    @torch.inference_mode()
+    def run(epoch: int) -> float:
+        order = torch.randperm(len(split), generator=shuffle)
+        total_loss = torch.zeros((), device=device)
+        # disable=None: a bar on a terminal only
+        bar = tqdm(total=len(split), desc=f"epoch {epoch}", unit="images", disable=None)
+        for batches, logits, labels in ahead(prepare, order.split(images_ahead)):
+            for batch in batches:
+                size = len(batch.inputs)
+                if size not in gradient_of:
+                    gradient_of[size] = Gradient(weights, gradients, params.activations, size)
+                gradient_of[size](batch)
+                adam.step()
+            total_loss += cross_entropy(logits, labels, reduction="sum")
+            bar.update(len(labels))
+        bar.close()
+        return total_loss.item() / len(split)
+
+    for epoch in range(1, params.epochs + 1):
+        yield run(epoch)
+
+
+def dropout_mask(n: int, units: int, dropout: float, generator: torch.Generator) -> Tensor:
+    """Draw float32 [n, units]: 0 with probability `dropout`, else 1 / (1 - dropout)."""
+    if dropout == 0:
+        return torch.ones(n, units, device=generator.device)
+    draws = torch.rand(n, units, generator=generator, device=generator.device)
+    return (draws >= dropout).float().div_(1 - dropout)
+
+
+def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `function` of each item; the next is computed by a thread while one is used."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        pending = None
+        for item in items:
+            following = thread.submit(function, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
