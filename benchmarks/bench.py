@@ -293,11 +293,11 @@ def main() -> None:
                 measured.append(contender(key, images, epochs=epochs))
         for key, measured in runs.items():
             results[key] = summary(measured, with_tests=key == "tutorial")
-        results["pipeline"] = whole_pipeline(folder, dataset, rounds)
-        results["memory"] = memory(folder, dataset, times=2 if arguments.quick else 20)
-        results["convolutional"] = seeds(
-            "convolutional", images, 1 if arguments.quick else 5, epochs
-        )
+        quick = arguments.quick
+        results["pipeline"] = whole_pipeline(folder, dataset, rounds, repeats=1 if quick else 3)
+        stages = STAGES[:2] if quick else STAGES
+        results["memory"] = memory(folder, dataset, stages, times=2 if quick else 20)
+        results["convolutional"] = seeds("convolutional", images, 1 if quick else 5, epochs)
         if arguments.thorough:
             results["thorough"] = seeds("thorough", images, arguments.thorough, epochs)
     text = table(results)

@@ -70,6 +70,24 @@ def test_a_stage_refuses_other_versions_than_those_it_is_filed_under(project: Pr
     assert output.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("stage", "unused"),
+    [
+        ("prepare", {"dvc"}),
+        ("train", {"dvc", "torchvision", "sklearn", "scipy"}),
+        ("evaluate", {"dvc", "torchvision"}),
+        ("export", {"dvc", "torchvision", "sklearn", "scipy"}),
+    ],
+)
+def test_a_stage_imports_only_what_it_uses(stage: str, unused: set[str]):
+    code = f"import sys; sys.path.insert(0, 'stages'); import {stage}; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "torch" in modules
+    assert unused.isdisjoint(modules)
+
+
 def imported(*paths: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", IMPORT, *map(str, paths)],

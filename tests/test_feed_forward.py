@@ -127,6 +127,11 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another():
     assert not equal(network, trained(epochs=2, seed=1)[0])
 
 
+def test_a_network_without_hidden_layers_is_trained():
+    _, losses = trained(epochs=20, hidden_sizes=[], activations=[], learning_rate=1e-2)
+    assert losses[-1] < losses[0]
+
+
 def test_dropout_is_part_of_training():
     assert not equal(trained(epochs=1)[0], trained(epochs=1, dropout=0.5)[0])
 

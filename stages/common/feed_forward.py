@@ -180,16 +180,17 @@ def train(
         size = params.batch_size
         sizes = torch.tensor([len(part) for part in labels.split(size)], device=device)
         targets = -one_hot(labels, CLASSES) / sizes.repeat_interleave(sizes).unsqueeze(1)
-        masks = [
+        layers = [
             dropout_mask(len(labels), units, params.dropout, noise).split(size)
             for units in params.hidden_sizes
         ]
+        masks = zip(*layers, strict=True) if layers else [()] * len(sizes)
         logits = torch.empty(len(labels), CLASSES, device=device)
         inputs = to_input(images).flatten(1)
         parts = (
             inputs.split(size),
             targets.split(size),
-            zip(*masks, strict=True),
+            masks,
             logits.split(size),
         )
         return [Batch(*part) for part in zip(*parts, strict=True)], logits, labels
