@@ -166,7 +166,7 @@ def test_stages_scripts_and_sections_have_the_same_names():
     assert set(STAGES) <= set(params)
     for name, stage in definition()["stages"].items():
         assert stage["cmd"] == f"python stages/{name}.py"
-        assert stage["params"] == [name]
+        assert stage["params"] == (["recipe", "${recipe}"] if name == "train" else [name])
     assert sorted(path.stem for path in (ROOT / "stages").glob("*.py")) == sorted(STAGES)
 
 
