@@ -20,8 +20,8 @@ METRICS = Path("metrics/train")
 VALIDATION_BATCH_SIZE = 1000  # bounds memory only
 
 
-def pick_device(name: str) -> torch.device:
-    """Return the device for `device`; "auto" is CUDA, else Apple's MPS, else the CPU.
+def pick_device(name: str, recipe: str) -> torch.device:
+    """Return the device for `<recipe>.device`; "auto" is CUDA, else Apple's MPS, else the CPU.
 
     Raises:
         UserError: this machine has no such device.
@@ -35,7 +35,7 @@ def pick_device(name: str) -> torch.device:
         name = available[0]
     if name not in available:
         raise UserError(
-            f"params.yaml: device: {name!r} is not on this machine or in this build of "
+            f"params.yaml: {recipe}.device: {name!r} is not on this machine or in this build of "
             f"torch; here are {', '.join(available)}, or use auto"
         )
     return torch.device(name)
@@ -44,7 +44,7 @@ def pick_device(name: str) -> torch.device:
 def main() -> None:
     params = load_params()
     recipe = params.training
-    device = pick_device(recipe.device)
+    device = pick_device(recipe.device, params.recipe)
     fix_arithmetic(recipe.threads)
     fix_training(recipe.seed)
     training, validation = load_split("train"), load_split("validation")

@@ -75,11 +75,11 @@ def test_a_network_that_cannot_be_rebuilt_is_one_line(
 
 
 def test_a_device_that_is_not_there_is_one_line():
-    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("cpu", "train") == torch.device("cpu")
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(UserError, match=rf"device: '{missing}' is not on this machine.*cpu"):
-        pick_device(missing)
-    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(UserError, match=rf"train\.device: '{missing}' is not on this machine.*cpu"):
+        pick_device(missing, "train")
+    assert pick_device("auto", "train").type in ("cpu", "cuda", "mps")
 
 
 @pytest.fixture
