@@ -5,13 +5,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
+FETCH := PYTHONPATH=stages $(BIN)/python -m common.mnist
 
 .PHONY: run install data test bench compare format
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
 	@if $(BIN)/dvc repro prepare; then exec $(BIN)/dvc repro; fi; \
-	PYTHONPATH=stages $(BIN)/python -m common.mnist 2> /dev/null; \
+	$(FETCH) 2> /dev/null; \
 	if [ $$? -ne 2 ]; then exit 1; fi; \
 	echo; \
 	echo '!!! MNIST could not be had (see above): the pipeline now runs on the embedded digits.'; \
@@ -27,7 +28,7 @@ install: $(VENV)/run.installed
 
 # Only fetch and verify the official files, e.g. before going offline.
 data: $(VENV)/run.installed
-	@PYTHONPATH=stages $(BIN)/python -m common.mnist
+	@$(FETCH)
 
 # SLOW=1 adds the tests that start servers or run the pipeline several times.
 test: $(VENV)/test.installed

@@ -117,11 +117,12 @@ def sklearn(epochs: int) -> Iterator[tuple[float, float, float]]:
 
     from sklearn.neural_network import MLPClassifier
 
+    splits = load_split("train"), load_split("test")
     inputs, tests = (
-        split.images.numpy().reshape(len(split), -1).astype("float32") / 255
-        for split in map(load_split, ("train", "test"))
+        next(split.batches(len(split))).numpy().reshape(len(split), -1).astype("float32") / 255
+        for split in splits
     )
-    labels, test_labels = (load_split(name).labels.numpy() for name in ("train", "test"))
+    labels, test_labels = (split.labels.numpy() for split in splits)
     network = MLPClassifier((96, 256), activation="tanh", alpha=0, batch_size=32, random_state=0)
     for _ in range(epochs):
         started = time.perf_counter()

@@ -79,7 +79,7 @@ def main() -> None:
         exported = predict_batches(torch.jit.load(unchecked), test, BATCH_SIZE)
         metrics = {
             "accuracy": accuracy(exported, test.labels),
-            "max_difference": (exported - expected).abs().max().item(),
+            "max_difference": (exported - expected).abs_().max().item(),
             "bytes": unchecked.stat().st_size,
         }
         check(metrics, accuracy(expected, test.labels), params.tolerance)

@@ -5,10 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+from common.arrays import Split, load_split, save_split
+
+import numpy as np
 import pytest
+import torch
 from filelock import FileLock
+from working_tree import copy_working_tree
 
 ROOT = Path(__file__).parents[1]
 MIRROR = os.environ.get("MNIST_MIRROR", "")
@@ -85,30 +91,6 @@ def clean_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def project_files() -> list[str]:
-    """Return the files of the working tree that Git tracks or would track."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    return [name for name in listing if name and (ROOT / name).is_file()]
-
-
-def new_project(folder: Path) -> Project:
-    """Copy the working tree's files to `folder` and commit them there."""
-    for name in project_files():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)
-    project = Project(folder)
-    project.run("git", "init", "--quiet", "--initial-branch=main")
-    project.run("git", "add", "--all")
-    project.run("git", "commit", "--quiet", "--message=Start")
-    return project
-
-
 def lend_environment(project: Project) -> None:
     """Let `make` find this very environment installed in a project."""
     environment = project.folder / ".venv"
@@ -121,7 +103,8 @@ def lend_environment(project: Project) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh clone: nothing has run yet."""
-    return new_project(tmp_path / "project")
+    copy_working_tree(tmp_path / "project")
+    return Project(tmp_path / "project")
 
 
 @pytest.fixture
@@ -129,6 +112,13 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in an empty folder, where the stages find no file and leave theirs."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def split_of(images: torch.Tensor, labels: torch.Tensor) -> Split:
+    """Store images uint8 [N, 28, 28] and labels, any int [N], and open them; no file is left."""
+    with tempfile.TemporaryDirectory() as name:
+        save_split("test", images.numpy(), labels.numpy().astype(np.uint8), Path(name))
+        return load_split("test", Path(name))
 
 
 @pytest.fixture
@@ -157,7 +147,7 @@ def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple
     with FileLock(f"{folder}.lock"):
         project, log = Project(folder / "project"), folder / "make run.log"
         if not log.exists():
-            new_project(project.folder)
+            copy_working_tree(project.folder)
             lend_environment(project)
             log.write_text(project.run("make", "run", MNIST_MIRROR="/nowhere"))
     return project, log.read_text()

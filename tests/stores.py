@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from conftest import Project
 
 PASSWORD = "a password: of the team's"
 
@@ -26,6 +27,13 @@ class Store:
     change_object: Callable[[str, Callable[[bytes], bytes]], None] = lambda *_: None
 
 
+def use(project: Project, store: Store) -> None:
+    """Name the store, as the README says: for this clone only, and with checks of what comes."""
+    project.run("dvc", "remote", "add", "--local", "--default", "team", store.url)
+    for name, value in ({"verify": "true"} | store.settings).items():
+        project.run("dvc", "remote", "modify", "--local", "team", name, value)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -36,7 +44,7 @@ def program(name: str) -> str:
     """Return the path of a server's program, or skip the test with the reason."""
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if path is None:
-        pytest.skip(f"{name} is not installed (.ci/run installs it from Debian)")
+        pytest.skip(f"{name} is not installed (.ci/install-servers installs it from Debian)")
     return path
 
 
@@ -107,7 +115,9 @@ def nginx(root: Path) -> Iterator[int]:
     nginx, port = program("nginx"), free_port()
     module = Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
     if not module.exists():
-        pytest.skip("nginx's WebDAV module is not installed (.ci/run installs it from Debian)")
+        pytest.skip(
+            "nginx's WebDAV module is not installed (.ci/install-servers installs it from Debian)"
+        )
     (root / "objects").mkdir()
     (root / "read").symlink_to("objects")
     digest = subprocess.run(

@@ -23,7 +23,8 @@ def test_a_quick_round_measures_every_contender(tmp_path: Path):
             assert 0.1 < results[name]["accuracy"] < 1
     assert results["pipeline"]["cold"] > results["pipeline"]["noop"] > 0
     assert results["pipeline"]["bare_noop"] > 0
-    assert set(results["memory"]["train"]) == {"once", "enlarged"}
+    assert set(results["memory"]["peaks"]["train"]) == {"once", "enlarged"}
+    assert results["memory"]["times"] == 2
     table = (tmp_path / "results.md").read_text()
     assert "| (a) the tutorial as published |" in table
     assert f"| {results['machine']['cores']} cores" not in table  # the last line is no row

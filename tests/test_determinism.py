@@ -9,18 +9,20 @@ pytestmark = pytest.mark.slow
 DIGEST = """
 import sys; sys.path.insert(0, "stages")
 from common.determinism import fix_arithmetic, fix_training
-import hashlib, torch
+import hashlib, tempfile, torch, numpy as np
+from pathlib import Path
 from common import convolutional, feed_forward
-from common.arrays import Split
+from common.arrays import load_split, save_split
 from common.networks import build
 from common.params import load_params
 name, threads = sys.argv[1], int(sys.argv[2])
 params = getattr(load_params(), name).model_copy(update={"epochs": 2, "threads": threads})
 fix_arithmetic(params.threads)
 fix_training(seed=0)
-split = Split(
-    torch.randint(0, 256, (320, 28, 28), dtype=torch.uint8), torch.arange(320, dtype=torch.uint8) % 10
-)
+images = torch.randint(0, 256, (320, 28, 28), dtype=torch.uint8)
+with tempfile.TemporaryDirectory() as name:
+    save_split("train", images.numpy(), np.arange(320, dtype=np.uint8) % 10, Path(name))
+    split = load_split("train", Path(name))
 network = build(params.description)
 trainer = convolutional if name in ("convolutional", "thorough") else feed_forward
 list(trainer.train(network, split, params, torch.device("cpu")))

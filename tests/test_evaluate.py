@@ -2,7 +2,7 @@ import json
 import math
 from pathlib import Path
 
-from common.arrays import Split, save_split
+from common.arrays import save_split
 from common.inference import accuracy, mean_loss, predict_batches
 from common.networks import build
 from common.weights import save_network
@@ -10,12 +10,13 @@ from evaluate import main, score, to_csv
 
 import pytest
 import torch
+from conftest import split_of
 
 IMAGES = torch.randint(
     0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
 LABELS = torch.zeros(25, dtype=torch.uint8)
-SPLIT = Split(IMAGES, LABELS)
+SPLIT = split_of(IMAGES, LABELS)
 
 
 def network_of(dropout: float) -> dict:
@@ -67,7 +68,10 @@ def test_dropout_is_off_and_no_gradient_is_kept():
 
 def test_no_images_give_no_answers():
     network = build(network_of(dropout=0.5))
-    assert predict_batches(network, Split(IMAGES[:0], LABELS[:0]), batch_size=10).shape == (0, 10)
+    assert predict_batches(network, split_of(IMAGES[:0], LABELS[:0]), batch_size=10).shape == (
+        0,
+        10,
+    )
 
 
 def test_the_predictions_are_a_table_with_a_row_an_image():

@@ -1,14 +1,13 @@
 import copy
 
 from common import feed_forward
-from common.arrays import Split
-from common.feed_forward import Adam, Batch, Gradient, ahead, dropout_mask
+from common.feed_forward import Adam, Batch, Gradient, ahead, dropout_mask, views
 from common.networks import build, to_input
 from common.params import FeedForwardParams, load_params
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, split_of
 from torch.nn.functional import cross_entropy, one_hot
 
 CPU = torch.device("cpu")
@@ -16,7 +15,7 @@ IMAGES = torch.randint(
     0, 256, (70, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
 LABELS = torch.arange(70) % 10
-SPLIT = Split(IMAGES, LABELS.to(torch.uint8))
+SPLIT = split_of(IMAGES, LABELS)
 
 
 def recipe(**changes: object) -> FeedForwardParams:
@@ -69,9 +68,7 @@ def test_a_hundred_steps_are_those_of_autograd_and_adam(
             layer.register_forward_hook(lambda layer, inputs, output: inputs[0] * next(masks_now))
 
     adam = Adam(network, learning_rate=1e-3)
-    gradient = Gradient(
-        adam.views(adam.values, network), adam.views(adam.gradient, network), activations, 32
-    )
+    gradient = Gradient(views(adam.values, network), views(adam.gradient, network), activations, 32)
     noise = torch.Generator().manual_seed(1)
     for _ in range(100):
         batch = torch.randint(0, 70, (32,), generator=noise)

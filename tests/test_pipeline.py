@@ -6,8 +6,9 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 
 import pytest
-from conftest import MIRROR, ROOT, Project, executed, lend_environment, needs_mnist, new_project
+from conftest import MIRROR, ROOT, Project, executed, lend_environment, needs_mnist
 from ruamel.yaml import YAML
+from working_tree import copy_working_tree
 
 STAGES = ["prepare", "train", "evaluate", "export"]
 RESULTS = [
@@ -91,7 +92,8 @@ def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
 ):
     expected = on_digits[0].read("dvc.lock")
     assert b"md5" in expected
-    project = new_project(tmp_path / place / "project")
+    project = Project(tmp_path / place / "project")
+    copy_working_tree(project.folder)
     project.edit("params.yaml", "dataset: mnist", "dataset: digits")
     outputs = {}
     for environment in (

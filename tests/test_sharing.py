@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import stores
 from conftest import Project, executed
-from stores import Store
+from stores import Store, use
 
 CACHED = ["data/prepared/train.safetensors", "models/model_weights.pth", "models/model.pth"]
 
@@ -23,13 +23,6 @@ def clone(author: Project, name: str) -> Project:
     folder = author.folder.parent / name
     author.run("git", "clone", "--quiet", str(author.folder), str(folder))
     return Project(folder)
-
-
-def use(project: Project, store: Store) -> None:
-    """Name the store, as the README says: for this clone only, and with checks of what comes."""
-    project.run("dvc", "remote", "add", "--local", "--default", "team", store.url)
-    for name, value in ({"verify": "true"} | store.settings).items():
-        project.run("dvc", "remote", "modify", "--local", "team", name, value)
 
 
 def flip_a_byte(content: bytes) -> bytes:

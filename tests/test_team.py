@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Project, executed
+from stores import Store, use
 
 pytestmark = pytest.mark.slow
 
@@ -14,8 +15,8 @@ class Team:
 
     def __init__(self, start: Project, folder: Path):
         self.folder = folder
-        self.store = folder / "store"
-        self.store.mkdir()
+        (folder / "store").mkdir()
+        self.store = Store(str(folder / "store"))
         start.run(
             "git", "clone", "--quiet", "--bare", str(start.folder), str(folder / "server.git")
         )
@@ -23,15 +24,14 @@ class Team:
     def member(self, name: str) -> Project:
         member = Project(self.folder / name)
         Project(self.folder).run("git", "clone", "--quiet", "server.git", name)
-        member.run("dvc", "remote", "add", "--local", "--default", "team", str(self.store))
-        member.run("dvc", "remote", "modify", "--local", "team", "verify", "true")
+        use(member, self.store)
         return member
 
 
 @pytest.fixture
 def team(committed: Project, tmp_path: Path) -> Team:
     team = Team(committed, tmp_path)
-    committed.run("dvc", "remote", "add", "--local", "--default", "team", str(team.store))
+    use(committed, team.store)
     committed.run("dvc", "push", "--run-cache")
     return team
 

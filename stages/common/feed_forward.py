@@ -76,12 +76,6 @@ class Adam:
         self.steps = torch.zeros((), device=self.values.device)
         self._one = torch.ones_like(self.steps)
 
-    def views(self, vector: Tensor, network: nn.Module) -> list[Tensor]:
-        """Return the parts of `vector` [P] in the shapes of the network's parameters."""
-        shapes = [parameter.shape for parameter in network.parameters()]
-        parts = vector.split([shape.numel() for shape in shapes])
-        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-
     def step(self) -> None:
         self.steps += self._one
         # What torch.optim.Adam(fused=True) calls, without its bookkeeping for each step.
@@ -100,6 +94,13 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
+
+
+def views(vector: Tensor, network: nn.Module) -> list[Tensor]:
+    """Return the parts of `vector` [P] in the shapes of the network's parameters."""
+    shapes = [parameter.shape for parameter in network.parameters()]
+    parts = vector.split([shape.numel() for shape in shapes])
+    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class Batch(NamedTuple):
@@ -166,17 +167,16 @@ def train(
 ) -> Iterator[float]:
     """Train `network` in place; after each epoch yield its mean training loss in nats."""
     adam = Adam(network, params.learning_rate)
-    weights = adam.views(adam.values, network)
-    gradients = adam.views(adam.gradient, network)
+    weights, gradients = views(adam.values, network), views(adam.gradient, network)
     shuffle = torch.Generator().manual_seed(params.seed)
     noise = torch.Generator(device).manual_seed(params.seed)
     images_ahead = params.batch_size * max(1, IMAGES_AHEAD // params.batch_size)
     gradient_of = {}  # by the size of the batch: the last one of an epoch may be smaller
 
     @torch.inference_mode()
-    def prepare(indices: Tensor) -> tuple[list[Batch], Tensor, Tensor]:
+    def prepare(taken: tuple[Tensor, Tensor]) -> tuple[list[Batch], Tensor, Tensor]:
         """Return some batches, and their logits [n, 10], still unset, and labels int64 [n]."""
-        images, labels = (part.to(device) for part in split.take(indices))
+        images, labels = (part.to(device) for part in taken)
         size = params.batch_size
         sizes = torch.tensor([len(part) for part in labels.split(size)], device=device)
         targets = -one_hot(labels, CLASSES) / sizes.repeat_interleave(sizes).unsqueeze(1)
@@ -201,7 +201,7 @@ def train(
         total_loss = torch.zeros((), device=device)
         # disable=None: a bar on a terminal only
         bar = tqdm(total=len(split), desc=f"epoch {epoch}", unit="images", disable=None)
-        for batches, logits, labels in ahead(prepare, order.split(images_ahead)):
+        for batches, logits, labels in ahead(prepare, map(split.take, order.split(images_ahead))):
             for batch in batches:
                 size = len(batch.inputs)
                 if size not in gradient_of:

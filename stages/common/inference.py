@@ -1,7 +1,7 @@
 """How a trained network is applied to many images, and how its answers are scored."""
 
 from common.arrays import Split
-from common.networks import to_input
+from common.networks import CLASSES, to_input
 
 import torch
 from torch import nn
@@ -17,10 +17,12 @@ def predict_batches(
     Dropout is off. One batch at a time becomes float and goes to `device`, where the network is.
     """
     network.eval()
-    outputs = [torch.empty(0, 10)]
-    for images in split.batches(batch_size):
-        outputs.append(network(to_input(images.to(device))).cpu())
-    return torch.cat(outputs)
+    # Set aside once: small results kept between large ones that go would leave holes in the heap.
+    outputs = torch.empty(len(split), CLASSES)
+    for batch, images in enumerate(split.batches(batch_size)):
+        first = batch * batch_size
+        outputs[first : first + len(images)] = network(to_input(images.to(device)))
+    return outputs
 
 
 def accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
@@ -33,4 +35,4 @@ def mean_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
     It is averaged in float64, in which 10,000 float32 values lose nothing.
     """
-    return cross_entropy(logits.double(), labels.long()).item()
+    return cross_entropy(logits, labels.long(), reduction="none").double().mean().item()
