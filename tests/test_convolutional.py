@@ -6,7 +6,7 @@ from common.params import ConvolutionalParams, load_params
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, split_of
 
 CPU = torch.device("cpu")
 STILL = {"rotation": 0.0, "scaling": 0.0, "shear": 0.0, "shift": 0.0, "bend": 0.0}
@@ -25,7 +25,7 @@ def digits() -> Split:
     labels = torch.arange(80) % 10
     for image, label in zip(images, labels, strict=True):
         image[2 + 2 * label : 6 + 2 * label, 4:24] = 255
-    return Split(images, labels.to(torch.uint8))
+    return split_of(images, labels)
 
 
 def trained(digits: Split, **changes: object) -> tuple[dict[str, torch.Tensor], list[float]]:
@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_network(digits: Split, threads: int):
         trained(digits, epochs=1, threads=threads, seed=seed)[0] for seed in (0, 0, 1)
     )
     assert all(torch.equal(once[name], again[name]) for name in once)
-    assert not torch.equal(once["network.0.weight"], other["network.0.weight"])
+    assert not torch.equal(once["networks.0.0.weight"], other["networks.0.0.weight"])
 
 
 def test_threads_share_the_work_of_a_batch(digits: Split):
@@ -58,20 +58,32 @@ def test_threads_share_the_work_of_a_batch(digits: Split):
     params = recipe(**STILL)
     noise = torch.Generator().manual_seed(0)
     maps, bends = draw_maps(12, params, noise), draw_bends(12, params, noise)
-    network = build(params.description).eval()
+    network = build(params.description).networks[0].eval()
     replica = convolutional.replica_of(network)
     convolutional.backward(12, network, (images, maps, bends, labels))
     whole = [weights.grad.clone() for weights in network.parameters()]
     for part, (first, end) in zip((network, replica), ((0, 5), (5, 12)), strict=True):
         cut = slice(first, end)
         convolutional.backward(12, part, (images[cut], maps[cut], bends[cut], labels[cut]))
+    convolutional.merge_gradients([network, replica])
     for expected, one, other in zip(whole, network.parameters(), replica.parameters(), strict=True):
-        torch.testing.assert_close(one.grad + other.grad, expected)
+        torch.testing.assert_close(one.grad, expected)
         assert one.data_ptr() == other.data_ptr()
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_the_first_network_of_an_ensemble_is_trained_as_if_alone(digits: Split, threads: int):
+    """Each network has its own loss, and the shares of a batch are those of the threads it has."""
+    alone, losses = trained(digits, epochs=2, threads=max(1, threads // 2))
+    together, mean_losses = trained(digits, epochs=2, threads=threads, ensemble=2)
+    assert all(torch.equal(together[name], alone[name]) for name in alone)
+    assert not torch.equal(together["networks.0.0.weight"], together["networks.1.0.weight"])
+    assert mean_losses != losses
+    assert mean_losses == pytest.approx(losses, rel=0.2)
+
+
 def test_no_distortion_leaves_the_images(digits: Split):
-    images = to_input(digits.images)
+    images = to_input(next(digits.batches(80)))
     params, noise = recipe(**STILL), torch.Generator().manual_seed(0)
     still = distort(images, draw_maps(80, params, noise), draw_bends(80, params, noise))
     torch.testing.assert_close(still, images, atol=1e-4, rtol=0)
@@ -81,7 +93,7 @@ def test_no_distortion_leaves_the_images(digits: Split):
     "change", [{"rotation": 20.0}, {"scaling": 0.2}, {"shear": 0.3}, {"shift": 3.0}, {"bend": 1.0}]
 )
 def test_every_distortion_moves_the_ink_and_keeps_it(digits: Split, change: dict):
-    images = to_input(digits.images)
+    images = to_input(next(digits.batches(80)))
     params, noise = recipe(**STILL | change), torch.Generator().manual_seed(0)
     moved = distort(images, draw_maps(80, params, noise), draw_bends(80, params, noise))
     assert moved.shape == images.shape
@@ -99,9 +111,9 @@ def test_a_shift_is_so_many_pixels(digits: Split):
     assert abs(shifts.mean().item()) < 0.1
 
 
-def test_the_network_averages_five_looks_in_eval_mode(digits: Split):
-    network = build(recipe().description).eval()
-    images = to_input(digits.images)
+def test_an_ensemble_averages_five_looks_of_each_network(digits: Split):
+    ensemble = build(recipe(ensemble=2).description).eval()
+    images = to_input(next(digits.batches(80)))
     blank = torch.zeros(80, 1, 1, 28)
     up = torch.cat([images[:, :, 1:], blank], dim=2)
     down = torch.cat([blank, images[:, :, :-1]], dim=2)
@@ -109,10 +121,11 @@ def test_the_network_averages_five_looks_in_eval_mode(digits: Split):
     right = torch.cat([blank.transpose(2, 3), images[..., :-1]], dim=3)
     with torch.no_grad():
         looks = [
-            network.network(look).log_softmax(dim=1) for look in (images, up, down, left, right)
+            network(look).log_softmax(dim=1)
+            for network in ensemble.networks
+            for look in (images, up, down, left, right)
         ]
-        torch.testing.assert_close(network(images), torch.stack(looks).mean(dim=0))
-        assert torch.equal(network.train()(images[:20]), network.network.train()(images[:20]))
+        torch.testing.assert_close(ensemble(images), torch.stack(looks).mean(dim=0))
 
 
 def test_the_recipes_networks_stay_under_a_million_parameters():

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from common.arrays import Split
-from common.networks import to_input
+from common.networks import Ensemble, to_input
 from common.params import ConvolutionalParams
 
 import torch
@@ -17,9 +17,12 @@ from tqdm import tqdm
 
 
 def train(
-    network: nn.Module, split: Split, params: ConvolutionalParams, device: torch.device
+    ensemble: Ensemble, split: Split, params: ConvolutionalParams, device: torch.device
 ) -> Iterator[float]:
-    """Train `network` in place; after each epoch yield its mean training loss in nats.
+    """Train each network of `ensemble` in place; after each epoch yield the mean loss in nats.
+
+    The networks see the same batches and differ by their initial weights. They share out the
+    `params.threads`; where there are more threads than networks, several take parts of each batch.
 
     The learning rate rises linearly from 0 to `params.learning_rate` over the share `params.warmup`
     of the steps, and falls linearly to 0 over the others. An incomplete last batch of an epoch is
@@ -28,14 +31,20 @@ def train(
     # torch's own threads would wait for one another in each of hundreds of small operations, and
     # where another process takes a core away, for long. Ours do so once a step.
     torch.set_num_threads(1)
-    network.to(memory_format=torch.channels_last)
-    replicas = [network, *(replica_of(network) for _ in range(1, params.threads))]
-    matrices = [weights for weights in network.parameters() if weights.ndim > 1]
-    others = [weights for weights in network.parameters() if weights.ndim <= 1]
+    ensemble.to(memory_format=torch.channels_last)
+    shares = max(1, params.threads // params.ensemble)
+    workers = [
+        worker
+        for network in ensemble.networks
+        for worker in (network, *(replica_of(network) for _ in range(1, shares)))
+    ]
+    matrices = [weights for weights in ensemble.parameters() if weights.ndim > 1]
+    others = [weights for weights in ensemble.parameters() if weights.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices}, {"params": others, "weight_decay": 0.0}],
         lr=params.learning_rate,
         weight_decay=params.weight_decay,
+        fused=True,
     )
     batches = max(1, len(split) // params.batch_size)
     rise = params.warmup * params.epochs * batches
@@ -55,21 +64,23 @@ def train(
         ):
             images, labels = (part.to(device) for part in split.take(indices))
             moves = draw_maps(len(labels), params, noise), draw_bends(len(labels), params, noise)
-            parts = (part.tensor_split(len(replicas)) for part in (images, *moves, labels))
-            losses = pool.map(partial(backward, len(labels)), replicas, zip(*parts, strict=True))
-            total_loss += sum(losses)
-            for parameter, *others in zip(*(one.parameters() for one in replicas), strict=True):
-                for other in others:
-                    parameter.grad += other.grad
+            parts = zip(
+                *(part.tensor_split(shares) for part in (images, *moves, labels)), strict=True
+            )
+            work = partial(backward, len(labels))
+            losses = pool.map(work, workers, list(parts) * params.ensemble)
+            total_loss += sum(losses) / params.ensemble
+            for first in range(0, len(workers), shares):
+                merge_gradients(workers[first : first + shares])
             optimizer.step()
             schedule.step()
         return total_loss.item() / batches
 
     flush = partial(torch.set_flush_denormal, True)  # is set for each thread
     for epoch in range(1, params.epochs + 1):
-        for replica in replicas:
-            replica.train()
-        with ThreadPoolExecutor(len(replicas), initializer=flush) as pool:
+        for worker in workers:
+            worker.train()
+        with ThreadPoolExecutor(params.threads, initializer=flush) as pool:
             train_loss = run(epoch, pool)
         yield train_loss
 
@@ -83,6 +94,13 @@ def replica_of(network: nn.Module) -> nn.Module:
     for copied, weights in zip(replica.parameters(), network.parameters(), strict=True):
         copied.data = weights.data
     return replica
+
+
+def merge_gradients(replicas: list[nn.Module]) -> None:
+    """Add the gradients of a network's replicas to those of the first, which is the network."""
+    for parameter, *others in zip(*(one.parameters() for one in replicas), strict=True):
+        for other in others:
+            parameter.grad += other.grad
 
 
 def backward(size: int, network: nn.Module, part: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:

@@ -27,6 +27,8 @@ def fix_training(seed: int) -> None:
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it the next line refuses CUDA
     # As torch.use_deterministic_algorithms(True), which imports torch's compiler, a second and a half.
     torch.set_deterministic_debug_mode("error")
+    # It would also fill new memory with NaN before each use, which nothing here reads.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     # Adam's moments of always dark pixels decay into denormals, which are slow.
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)

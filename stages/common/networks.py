@@ -1,11 +1,12 @@
 """The networks, and what they take in."""
 
+from common.arrays import SIDE
+
 import torch
 from torch import nn
 from torch.nn.functional import log_softmax, pad
 
 CLASSES = 10
-SIDE = 28
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
@@ -22,7 +23,8 @@ def build(description: dict) -> nn.Module:
         case "feed_forward":
             return feed_forward(**description)
         case "convolutional":
-            return Shifted(convolutional(**description))
+            members = description.pop("ensemble")
+            return Ensemble([convolutional(**description) for _ in range(members)])
         case other:
             raise ValueError(f"no network {other!r}")
 
@@ -43,9 +45,6 @@ def convolutional(
     """Build convolutions without padding, each followed by max pooling, batch normalisation and ReLU.
 
     They have no bias, since batch normalisation would take it away again. A linear layer follows.
-
-    Raises:
-        ValueError: the image is used up before the last layer.
     """
     layers: list[nn.Module] = []
     inputs, side = 1, SIDE
@@ -55,28 +54,25 @@ def convolutional(
             layers.append(nn.MaxPool2d(pool_size))
         layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
         inputs, side = outputs, (side - kernel_size + 1) // pool_size
-    if side < 1:
-        raise ValueError(f"kernel_sizes and pool_sizes leave {side} of {SIDE} pixels")
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * side * side, CLASSES))
 
 
-class Shifted(nn.Module):
-    """A network that in eval mode looks at each image in five places, and averages what it says.
+class Ensemble(nn.Module):
+    """Networks that look at each image in five places; what all of them say is averaged.
 
     The places are where the image is, and one pixel up, down, left and right of it. The average is
-    that of the log-probabilities, which are logits too.
+    that of the log-probabilities, which are logits too. Only the networks themselves are trained.
     """
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, networks: list[nn.Module]):
         super().__init__()
-        self.network = network
+        self.networks = nn.ModuleList(networks)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if self.training:
-            return self.network(images)
         padded = pad(images, (1, 1, 1, 1))
         looks = [
-            log_softmax(self.network(padded[..., top : top + SIDE, left : left + SIDE]), dim=1)
+            log_softmax(network(padded[..., top : top + SIDE, left : left + SIDE]), dim=1)
+            for network in self.networks
             for top, left in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
         ]
         return torch.stack(looks).mean(dim=0)

@@ -68,6 +68,7 @@ class FeedForwardParams(Recipe):
 
 
 class ConvolutionalParams(Recipe):
+    ensemble: Annotated[int, Field(ge=1, le=256)]
     channels: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
     kernel_sizes: list[Annotated[int, Field(ge=1, le=28)]]
     pool_sizes: list[Annotated[int, Field(ge=1, le=28)]]
@@ -101,7 +102,7 @@ class ConvolutionalParams(Recipe):
     @property
     def description(self) -> dict:
         """What `common.networks.build` takes."""
-        shape = self.model_dump(include={"channels", "kernel_sizes", "pool_sizes"})
+        shape = self.model_dump(include={"ensemble", "channels", "kernel_sizes", "pool_sizes"})
         return {"network": "convolutional", **shape}
 
 
