@@ -44,7 +44,7 @@ def program(name: str) -> str:
     """Return the path of a server's program, or skip the test with the reason."""
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if path is None:
-        pytest.skip(f"{name} is not installed (.ci/install-servers installs it from Debian)")
+        pytest.skip(f"{name} is not installed (.ci/install-packages installs it from Debian)")
     return path
 
 
@@ -116,7 +116,7 @@ def nginx(root: Path) -> Iterator[int]:
     module = Path("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so")
     if not module.exists():
         pytest.skip(
-            "nginx's WebDAV module is not installed (.ci/install-servers installs it from Debian)"
+            "nginx's WebDAV module is not installed (.ci/install-packages installs it from Debian)"
         )
     (root / "objects").mkdir()
     (root / "read").symlink_to("objects")

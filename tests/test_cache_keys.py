@@ -90,6 +90,7 @@ READERS = {
     "stages/common/history.py": {"train"},
     "stages/common/inference.py": NOT_PREPARE,
     "stages/common/mnist.py": {"prepare"},
+    "stages/common/mnist_form.py": {"prepare"},
     "stages/common/networks.py": NOT_PREPARE,
     "stages/common/params.py": ALL,
     "stages/common/torchvision_import.py": {"prepare"},

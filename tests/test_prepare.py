@@ -3,6 +3,7 @@ from pathlib import Path
 import prepare
 from common import digits
 from common.errors import UserError
+from common.mnist_form import to_mnist_form
 from prepare import split_validation
 
 import numpy as np
@@ -59,7 +60,7 @@ def test_the_test_set_of_digits_depends_on_the_seed_alone():
 )
 def test_a_digit_of_any_shape_fills_the_box(shape: tuple[int, int], box: tuple[int, int]):
     image = np.pad(np.full(shape, 255, dtype=np.uint8), ((3, 0), (0, 9)))
-    field = digits.to_mnist_form(image)
+    field = to_mnist_form(image)
     rows, columns = np.flatnonzero(field.any(axis=1)), np.flatnonzero(field.any(axis=0))
     assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == box
     assert field.max() == 255
