@@ -2,6 +2,7 @@
 # inside the environment: `source .venv/bin/activate`.
 
 PYTHON ?= python3
+REV ?= HEAD
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`

@@ -1,7 +1,8 @@
 """One training, timed, in a process of its own: `python benchmarks/contenders.py NAME FOLDER …`.
 
 FOLDER holds the images as `write_images` leaves them. The last line on stdout is JSON: the seconds of
-each epoch's training, of each test, the test accuracy after each epoch, and the peak memory.
+each epoch's training, of each test, the test accuracy after each epoch (null: not tested), and the
+peak memory.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def write_images(folder: Path, dataset: str) -> None:
     raw = Path("MNIST/raw")
     raw.mkdir(parents=True)
     for split, (images, labels) in zip(IDX_NAMES, sets, strict=True):
-        save_split(split, images, labels)
+        save_split(split, images, labels, {})
         # The header of the IDX format: 2,048 + the number of axes, then their lengths.
         header = struct.pack(">4I", 2051, *images.shape)
         (raw / f"{IDX_NAMES[split]}-images-idx3-ubyte").write_bytes(header + images.tobytes())
@@ -38,7 +39,7 @@ def write_images(folder: Path, dataset: str) -> None:
         (raw / f"{IDX_NAMES[split]}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
 
 
-def tutorial(epochs: int) -> Iterator[tuple[float, float, float]]:
+def tutorial(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """The tutorial as published, in our words: yield seconds of training, of testing, accuracy."""
     from common.torchvision_import import import_datasets
 
@@ -80,7 +81,7 @@ def tutorial(epochs: int) -> Iterator[tuple[float, float, float]]:
         yield trained - started, tested - trained, right / len(loaders[1].dataset)
 
 
-def recipe(name: str, epochs: int | None, seed: int) -> Iterator[tuple[float, float, float]]:
+def recipe(name: str, epochs: int | None, seed: int) -> Iterator[tuple[float, float, float | None]]:
     """One of this pipeline's recipes, on all training images; the test set only reports."""
     from common import convolutional, feed_forward
     from common.arrays import load_split
@@ -102,7 +103,7 @@ def recipe(name: str, epochs: int | None, seed: int) -> Iterator[tuple[float, fl
     losses = trainer.train(network, load_split("train"), params, torch.device("cpu"))
     for epoch, _ in enumerate(losses, start=1):
         trained = time.perf_counter()
-        right = 0.0
+        right = None
         # The convolutional networks' test takes as long as much of an epoch.
         if trainer is feed_forward or epoch == params.epochs:
             right = accuracy(predict_batches(network, test, 1000), test.labels)
@@ -111,18 +112,17 @@ def recipe(name: str, epochs: int | None, seed: int) -> Iterator[tuple[float, fl
         started = time.perf_counter()
 
 
-def sklearn(epochs: int) -> Iterator[tuple[float, float, float]]:
+def sklearn(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """scikit-learn's network of the same layers (it knows one activation, and no dropout)."""
-    from common.arrays import load_split
-
+    from safetensors.numpy import load_file
     from sklearn.neural_network import MLPClassifier
 
-    splits = load_split("train"), load_split("test")
+    splits = [load_file(f"data/prepared/{split}.safetensors") for split in ("train", "test")]
     inputs, tests = (
-        next(split.batches(len(split))).numpy().reshape(len(split), -1).astype("float32") / 255
+        split["images"].reshape(len(split["images"]), -1).astype("float32") / 255
         for split in splits
     )
-    labels, test_labels = (split.labels.numpy() for split in splits)
+    labels, test_labels = (split["labels"] for split in splits)
     network = MLPClassifier((96, 256), activation="tanh", alpha=0, batch_size=32, random_state=0)
     for _ in range(epochs):
         started = time.perf_counter()
@@ -132,7 +132,7 @@ def sklearn(epochs: int) -> Iterator[tuple[float, float, float]]:
         yield trained - started, time.perf_counter() - trained, right
 
 
-def products(epochs: int) -> Iterator[tuple[float, float, float]]:
+def products(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """Nothing but the matrix products of the recipe's steps, with the recipe's arithmetic."""
     from common.arrays import load_split
     from common.determinism import fix_arithmetic
@@ -159,7 +159,7 @@ def products(epochs: int) -> Iterator[tuple[float, float, float]]:
                     torch.mm(delta.t(), x, out=gradient)
                     if layer > 0:  # nobody needs the derivative by the images
                         torch.mm(delta, weight, out=below)
-        yield time.perf_counter() - started, 0.0, 0.0
+        yield time.perf_counter() - started, 0.0, None
 
 
 def main() -> None:

@@ -2,68 +2,73 @@
 
 import csv
 import io
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from common import errors
 from common.arrays import load_split
 from common.determinism import fix_arithmetic
 from common.files import write_bytes, write_json
-from common.inference import accuracy, mean_loss, predict_batches
-from common.networks import CLASSES
+from common.inference import predict_batches
+from common.mistakes import gallery
 from common.params import load_params
+from common.scores import BINS, calibration, headline, per_class
 from common.weights import load_network
 
 import torch
-from sklearn.metrics import precision_recall_fscore_support
 
 METRICS = Path("metrics/evaluate.json")
+PER_CLASS = Path("metrics/per_class.csv")
 PREDICTIONS = Path("metrics/predictions.csv")
+CALIBRATION = Path("metrics/calibration.csv")
+CONFIDENCE = Path("metrics/confidence.csv")
+CONFUSIONS = Path("metrics/confusions.csv")
+MISTAKES = Path("metrics/mistakes.png")
 
 
-def score(logits: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Return the metrics of logits float32 [N, 10] against labels uint8 [N].
-
-    `accuracy` is in [0, 1], `loss` the mean cross-entropy in nats, `images` N, `per_class` a list
-    with precision, recall and F1 of each digit. (A list, because `dvc metrics` shows every number
-    of a mapping as a column of its own.)
-    """
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, logits.argmax(dim=1), labels=range(CLASSES), zero_division=0
-    )
-    return {
-        "accuracy": accuracy(logits, labels),
-        "loss": mean_loss(logits, labels),
-        "images": len(labels),
-        "per_class": [
-            {
-                "class": digit,
-                "precision": float(precision[digit]),
-                "recall": float(recall[digit]),
-                "f1": float(f1[digit]),
-                "images": int(support[digit]),
-            }
-            for digit in range(CLASSES)
-        ],
-    }
-
-
-def to_csv(predicted: torch.Tensor, labels: torch.Tensor) -> bytes:
-    """Return a CSV with the columns actual, predicted and one row an image, in the set's order."""
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["actual", "predicted"])
-    writer.writerows(zip(labels.tolist(), predicted.tolist(), strict=True))
-    return text.getvalue().encode()
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def confidence_histogram(bins: list[dict]) -> list[tuple[str, int, int]]:
+    """Return how many answers of each bin of confidence (see `calibration`) are right and wrong."""
+    rows = []
+    for index in range(BINS):
+        found = [row for row in bins if row["from"] == index / BINS]
+        images = found[0]["images"] if found else 0
+        right = round(found[0]["accuracy"] * images) if found else 0
+        rows.append((f"{index / BINS:.2f} to {(index + 1) / BINS:.2f}", right, images - right))
+    return rows
+
+
+def worst_confusions(predicted: torch.Tensor, labels: torch.Tensor) -> list[tuple[str, int]]:
+    """Return the ten pairs of digits most often taken for each other, and how often."""
+    pairs = zip(labels.tolist(), predicted.tolist(), strict=True)
+    counts = Counter(pair for pair in pairs if pair[0] != pair[1])
+    worst = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:10]
+    return [(f"{actual} read as {other}", count) for (actual, other), count in worst]
 
 
 def main() -> None:
     params = load_params().evaluate
     fix_arithmetic(threads=1)
-    network = load_network()
-    test = load_split("test")
+    network, test = load_network(), load_split("test")
     logits = predict_batches(network, test, params.batch_size)
-    metrics = score(logits, test.labels)
-    write_bytes(PREDICTIONS, to_csv(logits.argmax(dim=1), test.labels))
+    predicted = logits.argmax(dim=1)
+    digits, bins = per_class(logits, test.labels), calibration(logits, test.labels)
+    predictions = zip(test.labels.tolist(), predicted.tolist(), strict=True)
+    write_csv(PREDICTIONS, ("actual", "predicted"), predictions)
+    write_csv(PER_CLASS, digits[0], (row.values() for row in digits))
+    write_csv(CALIBRATION, bins[0], (row.values() for row in bins))
+    write_csv(CONFIDENCE, ("confidence", "right", "wrong"), confidence_histogram(bins))
+    write_csv(CONFUSIONS, ("pair", "images"), worst_confusions(predicted, test.labels))
+    write_bytes(MISTAKES, gallery(test, logits))
+    metrics = headline(logits, test.labels)
     write_json(METRICS, metrics)
     print(f"Test accuracy: {metrics['accuracy']:.2%}, loss: {metrics['loss']:.6f}")
 

@@ -1,68 +1,101 @@
-"""Export the trained network as one file that loads without this project."""
+"""Export the trained network in formats that load without this project."""
 
-import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
-from common import errors
-from common.arrays import load_split
+from common import errors, model_card, run_exported
+from common.arrays import FOLDER, load_split
 from common.determinism import fix_arithmetic
 from common.errors import UserError
-from common.files import whole_file, write_json
-from common.inference import accuracy, predict_batches
-from common.params import load_params
-from common.weights import load_network
+from common.files import whole_file, write_bytes, write_json
+from common.formats import to_int8, to_onnx, to_program, to_pt2, to_torchscript
+from common.inference import accuracy, mean_loss, predict_batches
+from common.params import ExportParams, load_params
+from common.scores import calibration, headline, per_class
+from common.weights import load_network, load_record
 
+import numpy as np
 import torch
 from torch import nn
 
-TORCHSCRIPT = Path("models/model.pth")
+FILES = {
+    "torchscript": Path("models/model.pth"),
+    "pt2": Path("models/model.pt2"),
+    "onnx": Path("models/model.onnx"),
+    "int8": Path("models/model.int8.onnx"),
+}
+CARD = Path("models/README.md")
 METRICS = Path("metrics/export.json")
-BATCH_SIZE = 1000  # bounds memory only
+BATCH_SIZE = 250  # bounds memory only
+LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
-def to_torchscript(classifier: nn.Module) -> bytes:
-    """Trace `classifier`, in eval mode, and return the TorchScript file's bytes.
+def write_models(
+    classifier: nn.Module, provenance: dict, params: ExportParams, files: dict
+) -> None:
+    """Write the formats that `params.formats` names to `files`, a path for each."""
+    if "torchscript" in files:
+        files["torchscript"].write_bytes(to_torchscript(classifier, provenance))
+    if set(files) & {"pt2", "onnx", "int8"}:
+        program = to_program(classifier)
+    if "pt2" in files:
+        files["pt2"].write_bytes(to_pt2(program, provenance))
+    if "onnx" in files:
+        files["onnx"].write_bytes(to_onnx(program, provenance))
+    if "int8" in files:
+        training = load_split("train")
+        files["int8"].write_bytes(to_int8(files["onnx"], training, params.calibration_images))
 
-    Its input is float32 [N, 1, 28, 28] in [0, 1], any N; its output probabilities float32 [N, 10].
+
+def answers(name: str, file: Path) -> torch.Tensor:
+    """Return the probabilities float32 [N, 10] that a file, in a fresh process, gives the test set.
+
+    Raises:
+        UserError: the file cannot be loaded or run.
     """
-    traced = torch.jit.trace(classifier, torch.zeros(1, 1, 28, 28))
-    buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
-    return without_source_paths(buffer.getvalue())
+    output = file.with_suffix(".npy")
+    command = [
+        *(sys.executable, run_exported.__file__, name),
+        *(str(file), str(FOLDER / "test.safetensors"), str(output)),
+    ]
+    try:
+        result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        if result.returncode:
+            reason = (result.stderr.splitlines() or [f"exit code {result.returncode}"])[-1]
+            raise UserError(f"{FILES[name]}: does not run ({reason}); not exported")
+        return torch.from_numpy(np.load(output))
+    finally:
+        output.unlink(missing_ok=True)
 
 
-def without_source_paths(archive: bytes) -> bytes:
-    """Copy a TorchScript file without its debug records.
-
-    They map the code to lines of torch's source under absolute paths, so that the same model would
-    have other bytes in another folder. Only error messages use them.
-    """
-    reader = torch._C.PyTorchFileReader(io.BytesIO(archive))
-    copy = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(copy)
-    for name in reader.get_all_records():
-        # The writer adds the version and the id of what it wrote by itself.
-        if not name.endswith(".debug_pkl") and name not in ("version", ".data/serialization_id"):
-            record = reader.get_record(name)
-            writer.write_record(name, record, len(record))
-    writer.write_end_of_file()
-    return copy.getvalue()
-
-
-def check(metrics: dict, eager_accuracy: float, tolerance: float) -> None:
+def check(metrics: dict, eager_accuracy: float, params: ExportParams) -> None:
     """Refuse an exported model that is not the eager one.
 
     Raises:
-        UserError: a probability is off by more than `tolerance`, or the accuracy is another one.
+        UserError: a probability is off by more than `params.tolerance`, or the accuracy is another
+            one; of an int8 model, the accuracy is lower by more than `params.max_accuracy_drop`.
     """
-    if not metrics["max_difference"] <= tolerance:  # "not <=" refuses nan too
+    file, drop = FILES[metrics["format"]], eager_accuracy - metrics["accuracy"]
+    if metrics["format"] == "int8":
+        if not drop <= params.max_accuracy_drop:
+            raise UserError(
+                f"{file}: test accuracy {metrics['accuracy']} is {drop:.4f} below the eager "
+                f"network's, params.yaml: export.max_accuracy_drop allows "
+                f"{params.max_accuracy_drop}; not exported"
+            )
+        return
+    if not metrics["max_difference"] <= params.tolerance:  # "not <=" refuses nan too
         raise UserError(
-            f"{TORCHSCRIPT}: a probability is {metrics['max_difference']:.1e} from the eager "
-            f"network's, params.yaml: export.tolerance allows {tolerance:.1e}; not exported"
+            f"{file}: a probability is {metrics['max_difference']:.1e} from the eager "
+            f"network's, params.yaml: export.tolerance allows {params.tolerance:.1e}; not exported"
         )
-    if metrics["accuracy"] != eager_accuracy:
+    if drop:
         raise UserError(
-            f"{TORCHSCRIPT}: test accuracy {metrics['accuracy']} is not the eager network's "
+            f"{file}: test accuracy {metrics['accuracy']} is not the eager network's "
             f"{eager_accuracy}; not exported"
         )
 
@@ -70,24 +103,45 @@ def check(metrics: dict, eager_accuracy: float, tolerance: float) -> None:
 def main() -> None:
     params = load_params().export
     fix_arithmetic(threads=1)
-    classifier = nn.Sequential(load_network(), nn.Softmax(dim=1)).eval().requires_grad_(False)
-    test = load_split("test")
-    expected = predict_batches(classifier, test, BATCH_SIZE)
+    network, test = load_network(), load_split("test")
+    logits = predict_batches(network, test, BATCH_SIZE)
+    expected = logits.softmax(dim=1)
+    right = accuracy(logits, test.labels)
+    provenance = {
+        **load_record(),
+        "test": {"accuracy": right, "loss": mean_loss(logits, test.labels), "images": len(test)},
+        "versions": {library: version(library).split("+")[0] for library in LIBRARIES},
+    }
 
-    with whole_file(TORCHSCRIPT) as unchecked:
-        unchecked.write_bytes(to_torchscript(classifier))
-        exported = predict_batches(torch.jit.load(unchecked), test, BATCH_SIZE)
-        metrics = {
-            "accuracy": accuracy(exported, test.labels),
-            "max_difference": (exported - expected).abs_().max().item(),
-            "bytes": unchecked.stat().st_size,
-        }
-        check(metrics, accuracy(expected, test.labels), params.tolerance)
-    write_json(METRICS, {"torchscript": metrics})
-    print(
-        f"{TORCHSCRIPT}: {metrics['bytes']:,} bytes, accuracy {metrics['accuracy']:.2%}, at most "
-        f"{metrics['max_difference']:.1e} from the eager network over {len(test):,} images"
-    )
+    scores = headline(logits, test.labels) | {
+        "per_class": per_class(logits, test.labels),
+        "calibration": calibration(logits, test.labels),
+    }
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(whole_file(FILES[name])) for name in params.formats}
+        classifier = nn.Sequential(network, nn.Softmax(dim=1)).eval().requires_grad_(False)
+        write_models(classifier, provenance, params, files)
+        with ThreadPoolExecutor(2) as pool:  # processes that wait for their imports
+            outputs = dict(zip(files, pool.map(answers, files, files.values()), strict=True))
+        metrics = []
+        for name, output in outputs.items():
+            row = {
+                "format": name,
+                "accuracy": accuracy(output, test.labels),
+                "max_difference": output.sub_(expected).abs_().max().item(),
+                "bytes": files[name].stat().st_size,
+            }
+            check(row, right, params)
+            metrics.append(row)
+    for name in set(FILES) - set(params.formats):
+        write_bytes(FILES[name], b"")  # DVC wants each output; empty says that it was not chosen
+    write_bytes(CARD, model_card.render(provenance, scores, metrics))
+    write_json(METRICS, metrics)
+    for row in metrics:
+        print(
+            f"{FILES[row['format']]}: {row['bytes']:,} bytes, accuracy {row['accuracy']:.2%}, at most "
+            f"{row['max_difference']:.1e} from the eager network over {len(test):,} images"
+        )
 
 
 if __name__ == "__main__":

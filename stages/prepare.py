@@ -1,5 +1,7 @@
 """Bring the images and labels into three files: training, validation and test set."""
 
+import hashlib
+
 from common import digits, errors, mnist
 from common.arrays import save_split
 from common.params import load_params
@@ -26,6 +28,14 @@ def split_validation(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarr
     return np.sort(train), np.sort(validation)
 
 
+def checksum(*arrays: np.ndarray) -> str:
+    """Return the SHA-256, in hexadecimal, of the arrays' bytes one after the other."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
+
+
 def main() -> None:
     params = load_params().prepare
     if params.dataset == "mnist":
@@ -36,9 +46,10 @@ def main() -> None:
     if size < params.validation_size:
         print(f"prepare.validation_size: cut from {params.validation_size} to {size}")
     train, validation = split_validation(labels, size, params.seed)
-    save_split("train", images[train], labels[train])
-    save_split("validation", images[validation], labels[validation])
-    save_split("test", *test)
+    dataset = {"name": params.dataset, "sha256": checksum(images, labels, *test)}
+    save_split("train", images[train], labels[train], dataset)
+    save_split("validation", images[validation], labels[validation], dataset)
+    save_split("test", *test, dataset)
     print(
         f"{params.dataset}: {len(train):,} training, {len(validation):,} validation, "
         f"{len(test[1]):,} test images"

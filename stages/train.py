@@ -17,7 +17,7 @@ from common.weights import save_network
 import torch
 
 METRICS = Path("metrics/train")
-VALIDATION_BATCH_SIZE = 1000  # bounds memory only
+VALIDATION_BATCH_SIZE = 250  # bounds memory only
 
 
 def pick_device(name: str, recipe: str) -> torch.device:
@@ -53,16 +53,9 @@ def main() -> None:
 
     with whole_folder(METRICS) as folder:
         history = History(folder)
-        losses = trainer.train(network, training, recipe, device)
-        for epoch, train_loss in enumerate(losses, start=1):
-            finite = all(weights.isfinite().all() for weights in network.parameters())
-            if not (finite and math.isfinite(train_loss)):
-                raise UserError(
-                    f"params.yaml: {params.recipe}.learning_rate: {recipe.learning_rate} led to "
-                    f"a loss of {train_loss} and to weights that are "
-                    f"{'' if finite else 'not '}finite in epoch {epoch}; use a smaller one"
-                )
-            values = {"train": {"loss": train_loss}}
+        epochs = trainer.train(network, training, recipe, device)
+        for epoch, (train_loss, train_accuracy) in enumerate(epochs, start=1):
+            values = {"train": {"accuracy": train_accuracy, "loss": train_loss}}
             line = f"Epoch {epoch}: train loss {train_loss:.6f}"
             if len(validation):
                 logits = predict_batches(network, validation, VALIDATION_BATCH_SIZE, device)
@@ -70,9 +63,23 @@ def main() -> None:
                 loss = mean_loss(logits, validation.labels)
                 values["validation"] = {"accuracy": right, "loss": loss}
                 line += f", validation accuracy {right:.2%}, validation loss {loss:.6f}"
+            losses = [part["loss"] for part in values.values()]
+            finite = all(weights.isfinite().all() for weights in network.parameters())
+            if not (finite and all(map(math.isfinite, losses))):
+                raise UserError(
+                    f"params.yaml: {params.recipe}.learning_rate: {recipe.learning_rate} led to "
+                    f"losses of {losses} and to weights that are "
+                    f"{'' if finite else 'not '}finite in epoch {epoch}; use a smaller one"
+                )
             history.log(epoch, values)
             print(line, flush=True)
-    save_network(network, recipe.description)
+    training_record = {
+        "dataset": training.dataset,
+        "images": len(training),
+        "recipe": params.recipe,
+        "parameters": recipe.model_dump(exclude=set(recipe.description)),
+    }
+    save_network(network, recipe.description, training_record)
 
 
 if __name__ == "__main__":

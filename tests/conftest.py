@@ -26,6 +26,10 @@ needs_mnist = pytest.mark.skipif(
 )
 
 
+DATASET = {"name": "of a test", "sha256": "0" * 64}
+TRAINING = {"dataset": DATASET, "images": 0, "recipe": "train", "parameters": {}}
+
+
 class Project:
     """A copy of this project's files as a Git and DVC repository of its own."""
 
@@ -117,7 +121,7 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def split_of(images: torch.Tensor, labels: torch.Tensor) -> Split:
     """Store images uint8 [N, 28, 28] and labels, any int [N], and open them; no file is left."""
     with tempfile.TemporaryDirectory() as name:
-        save_split("test", images.numpy(), labels.numpy().astype(np.uint8), Path(name))
+        save_split("test", images.numpy(), labels.numpy().astype(np.uint8), DATASET, Path(name))
         return load_split("test", Path(name))
 
 

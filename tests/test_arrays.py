@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from conftest import ROOT
+from conftest import DATASET, ROOT
 
 PATH = Path("data/prepared/train.safetensors")
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
@@ -32,7 +32,7 @@ print(peak())
 
 @pytest.fixture
 def stored(in_empty_folder: Path) -> Split:
-    save_split("train", IMAGES, LABELS)
+    save_split("train", IMAGES, LABELS, DATASET)
     return load_split("train")
 
 
@@ -40,6 +40,7 @@ def test_what_is_stored_is_read_again(stored: Split):
     assert len(stored) == 30
     assert np.array_equal(next(stored.batches(30)).numpy(), IMAGES)
     assert np.array_equal(stored.labels.numpy(), LABELS)
+    assert stored.dataset == DATASET
     assert np.array_equal(safetensors.numpy.load_file(PATH)["images"], IMAGES)
 
 
@@ -60,7 +61,7 @@ def test_batches_come_in_order_the_last_one_smaller(stored: Split):
 
 
 def test_a_split_may_be_empty(in_empty_folder: Path):
-    save_split("train", IMAGES[:0], LABELS[:0])
+    save_split("train", IMAGES[:0], LABELS[:0], DATASET)
     empty = load_split("train")
     assert len(empty) == 0
     assert list(empty.batches(10)) == []
@@ -70,12 +71,15 @@ def test_a_file_that_is_cut_off_later_is_one_line(stored: Split):
     os.truncate(PATH, PATH.stat().st_size - 1000)
     with pytest.raises(UserError, match=f"^{PATH}: cut off"):
         list(stored.batches(10))
+    with pytest.raises(UserError, match=f"^{PATH}: cut off"):
+        stored.take(torch.arange(30))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of memory")
 def test_a_large_set_is_never_whole_in_memory(in_empty_folder: Path):
     """Images at random, then all in order: 235 MB of them cost a process less than 30."""
-    save_split("train", np.zeros((300_000, 28, 28), np.uint8), np.zeros(300_000, np.uint8))
+    labels = np.zeros(300_000, np.uint8)
+    save_split("train", np.zeros((300_000, 28, 28), np.uint8), labels, DATASET)
     peaks = subprocess.run(
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -101,6 +105,7 @@ def header(images: dict) -> bytes:
         header({"dtype": "U8", "shape": [2, 28, 28], "data_offsets": [0, 784]}),
         header({"dtype": "U8", "shape": [1, 14, 56], "data_offsets": [0, 784]}),
         header({"dtype": "U8", "shape": [1, 28, 28]}),
+        header({"dtype": "U8", "shape": [1, 28, 28], "data_offsets": [0, 784]}),  # of no data set
         header({"dtype": "U8", "shape": [1, 28, 28], "data_offsets": [0, 784]})[:-1],
     ],
 )

@@ -69,7 +69,10 @@ OTHER_VALUES = {
         }.items()
     },
     "evaluate.batch_size": 999,
+    "export.formats": ["torchscript"],
     "export.tolerance": 0.0001,
+    "export.calibration_images": 999,
+    "export.max_accuracy_drop": 0.1,
 }
 ALL = {"prepare", "train", "evaluate", "export"}
 NOT_PREPARE = {"train", "evaluate", "export"}
@@ -87,12 +90,17 @@ READERS = {
     "stages/common/errors.py": ALL,
     "stages/common/feed_forward.py": {"train"},
     "stages/common/files.py": ALL,
+    "stages/common/formats.py": {"export"},
     "stages/common/history.py": {"train"},
     "stages/common/inference.py": NOT_PREPARE,
+    "stages/common/mistakes.py": {"evaluate"},
     "stages/common/mnist.py": {"prepare"},
     "stages/common/mnist_form.py": {"prepare"},
+    "stages/common/model_card.py": {"export"},
     "stages/common/networks.py": NOT_PREPARE,
     "stages/common/params.py": ALL,
+    "stages/common/run_exported.py": {"export"},
+    "stages/common/scores.py": {"evaluate", "export"},
     "stages/common/torchvision_import.py": {"prepare"},
     "stages/common/weights.py": NOT_PREPARE,
 }

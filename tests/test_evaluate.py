@@ -1,16 +1,21 @@
+import io
 import json
 import math
 from pathlib import Path
 
 from common.arrays import save_split
 from common.inference import accuracy, mean_loss, predict_batches
+from common.mistakes import gallery
 from common.networks import build
+from common.scores import calibration, headline, per_class
 from common.weights import save_network
-from evaluate import main, score, to_csv
+from evaluate import confidence_histogram, main, worst_confusions
 
+import numpy as np
 import pytest
 import torch
-from conftest import split_of
+from conftest import DATASET, TRAINING, split_of
+from PIL import Image
 
 IMAGES = torch.randint(
     0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -32,17 +37,78 @@ def test_the_score_of_known_answers():
     # Three images of 0, 1, 1; the network is sure of 0, 1, 2.
     logits = torch.full((3, 10), -100.0)
     logits[[0, 1, 2], [0, 1, 2]] = 100.0
-    metrics = score(logits, torch.tensor([0, 1, 1]))
-    assert metrics["accuracy"] == pytest.approx(2 / 3)
-    assert metrics["loss"] == pytest.approx(200 / 3)
-    assert metrics["images"] == 3
-    zero, one, two, *others = metrics["per_class"]
-    assert zero == {"class": 0, "precision": 1.0, "recall": 1.0, "f1": 1.0, "images": 1}
-    assert one == pytest.approx(
-        {"class": 1, "precision": 1.0, "recall": 0.5, "f1": 2 / 3, "images": 2}
+    labels = torch.tensor([0, 1, 1])
+    metrics = headline(logits, labels)
+    assert metrics == pytest.approx(
+        {
+            "accuracy": 2 / 3,
+            "loss": 200 / 3,
+            "calibration_error": 1 / 3,
+            "macro_f1": (1 + 2 / 3) / 10,
+            "images": 3,
+        }
     )
-    assert two == {"class": 2, "precision": 0.0, "recall": 0.0, "f1": 0.0, "images": 0}
+    zero, one, two, *others = per_class(logits, labels)
+    assert (zero["precision"], zero["recall"], zero["f1"], zero["images"]) == (1, 1, 1, 1)
+    assert (one["precision"], one["recall"], one["images"]) == (1, 0.5, 2)
+    assert one["f1"] == pytest.approx(2 / 3)
+    # Wilson's interval of 1 in 2, as published tables have it.
+    assert (one["recall_low"], one["recall_high"]) == pytest.approx((0.0945, 0.9055), abs=1e-4)
+    assert (two["precision"], two["recall"], two["f1"], two["images"]) == (0, 0, 0, 0)
+    assert (two["recall_low"], two["recall_high"]) == (0, 1)
     assert [other["class"] for other in others] == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_calibration_compares_confidence_and_share_right():
+    """Ten answers of 80 %, eight of them right, are calibrated; all right, they are not sure enough."""
+    probabilities = torch.full((10, 10), 0.2 / 9)
+    probabilities[:, 3] = 0.8
+    logits = probabilities.log()
+    labels = torch.tensor([3] * 8 + [4] * 2)
+    [row] = calibration(logits, labels)
+    assert (row["confidence"], row["accuracy"]) == pytest.approx((0.8, 0.8))
+    assert row["from"] < 0.8 <= row["to"]
+    assert row["images"] == 10
+    assert headline(logits, labels)["calibration_error"] == pytest.approx(0, abs=1e-6)
+    everything_right = headline(logits, torch.full((10,), 3))
+    assert everything_right["calibration_error"] == pytest.approx(0.2, abs=1e-6)
+
+
+def test_the_confidence_histogram_has_every_image_once():
+    probabilities = torch.eye(10)[[1, 1, 2]] * 0.5 + 0.05
+    probabilities[0] = torch.eye(10)[1]
+    logits = probabilities.log()
+    labels = torch.tensor([1, 2, 2])
+    rows = confidence_histogram(calibration(logits, labels))
+    assert len(rows) == 15
+    assert sum(right for _, right, _ in rows) == 2
+    assert sum(wrong for *_, wrong in rows) == 1
+    assert rows[-1] == ("0.93 to 1.00", 1, 0)
+    assert rows[8] == ("0.53 to 0.60", 1, 1)
+
+
+def test_the_worst_pairs_come_first():
+    labels = torch.tensor([4, 4, 4, 9, 7, 7, 0])
+    predicted = torch.tensor([9, 9, 4, 4, 1, 1, 0])
+    assert worst_confusions(predicted, labels) == [
+        ("4 read as 9", 2),
+        ("7 read as 1", 2),
+        ("9 read as 4", 1),
+    ]
+
+
+def test_the_gallery_shows_the_most_confident_mistakes():
+    logits = torch.zeros(25, 10)
+    logits[:, 0] = torch.arange(25) / 5.0  # all are read as 0, the last ones most surely
+    labels = torch.ones(25, dtype=torch.uint8)
+    labels[24] = 0
+    split = split_of(IMAGES, labels)
+    picture = Image.open(io.BytesIO(gallery(split, logits)))
+    assert picture.size == (6 * 100, 4 * 126)
+    first = np.asarray(picture)[8 : 8 + 84 : 3, 8 : 8 + 84 : 3]
+    assert np.array_equal(first, 255 - IMAGES[23].numpy())
+    nothing_wrong = gallery(split_of(IMAGES, torch.zeros(25)), logits)
+    assert Image.open(io.BytesIO(nothing_wrong)).size == (600, 126)
 
 
 def test_the_loss_of_a_network_that_knows_nothing_is_the_entropy_of_ten_classes():
@@ -74,21 +140,16 @@ def test_no_images_give_no_answers():
     )
 
 
-def test_the_predictions_are_a_table_with_a_row_an_image():
-    table = to_csv(torch.tensor([7, 2]), torch.tensor([7, 3]))
-    assert table == b"actual,predicted\n7,7\n3,2\n"
-
-
 def test_evaluate_scores_the_stored_network_on_the_test_set(
     params_file: Path, capsys: pytest.CaptureFixture[str]
 ):
     torch.manual_seed(0)
     network = build(network_of(dropout=0.5))
-    save_network(network, network_of(dropout=0.5))
+    save_network(network, network_of(dropout=0.5), TRAINING)
     predicted = predict_batches(network, SPLIT, batch_size=25).argmax(dim=1)
     labels = predicted.clone()
     labels[:5] = (labels[:5] + 1) % 10
-    save_split("test", IMAGES.numpy(), labels.to(torch.uint8).numpy())
+    save_split("test", IMAGES.numpy(), labels.to(torch.uint8).numpy(), DATASET)
     main()
     metrics = json.loads(Path("metrics/evaluate.json").read_text())
     assert metrics["accuracy"] == 20 / 25

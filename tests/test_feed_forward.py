@@ -29,7 +29,7 @@ def trained(**changes: object) -> tuple[torch.nn.Module, list[float]]:
     params = recipe(**changes)
     torch.manual_seed(params.seed)
     network = build(params.description)
-    return network, list(feed_forward.train(network, SPLIT, params, CPU))
+    return network, [loss for loss, _ in feed_forward.train(network, SPLIT, params, CPU)]
 
 
 def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:

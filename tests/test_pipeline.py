@@ -18,9 +18,18 @@ RESULTS = [
     "models/model_weights.pth",
     "models/network.json",
     "models/model.pth",
+    "models/model.pt2",
+    "models/model.onnx",
+    "models/model.int8.onnx",
+    "models/README.md",
     "metrics/train/metrics.json",
     "metrics/evaluate.json",
+    "metrics/per_class.csv",
     "metrics/predictions.csv",
+    "metrics/calibration.csv",
+    "metrics/confidence.csv",
+    "metrics/confusions.csv",
+    "metrics/mistakes.png",
     "metrics/export.json",
 ]
 
@@ -135,10 +144,9 @@ def test_the_whole_pipeline_on_mnist(project: Project):
     metrics = json.loads(project.read("metrics/evaluate.json"))
     assert metrics["images"] == 10_000
     assert metrics["accuracy"] > 0.93
-    assert (
-        json.loads(project.read("metrics/export.json"))["torchscript"]["accuracy"]
-        == (metrics["accuracy"])
-    )
+    exports = {row["format"]: row for row in json.loads(project.read("metrics/export.json"))}
+    assert exports["torchscript"]["accuracy"] == metrics["accuracy"]
+    assert exports["int8"]["bytes"] < exports["onnx"]["bytes"] / 3
     # What is already verified in data/raw needs no source any more.
     project.edit("params.yaml", "size: 5000", "size: 4000")
     assert project.repro("prepare", MNIST_MIRROR="/nowhere") == ["prepare"]

@@ -5,12 +5,12 @@ from pathlib import Path
 from common.arrays import save_split
 from common.errors import UserError
 from common.networks import build, to_input
-from common.weights import DESCRIPTION, WEIGHTS, load_network, save_network
+from common.weights import RECORD, WEIGHTS, load_network, save_network
 from train import main, pick_device
 
 import pytest
 import torch
-from conftest import change
+from conftest import DATASET, TRAINING, change
 
 IMAGES = torch.randint(
     0, 256, (70, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -42,7 +42,7 @@ def test_the_input_is_what_to_tensor_gives():
 
 def test_the_stored_network_is_rebuilt_from_its_own_files(in_empty_folder: Path):
     network = trained()
-    save_network(network, NETWORK)
+    save_network(network, NETWORK, TRAINING)
     rebuilt = load_network()
     assert equal(network, rebuilt)
     assert not rebuilt.training
@@ -56,19 +56,19 @@ def test_the_stored_network_is_rebuilt_from_its_own_files(in_empty_folder: Path)
         (WEIGHTS, b""),
         (WEIGHTS, b"damaged"),
         (WEIGHTS, None),
-        (DESCRIPTION, b""),
-        (DESCRIPTION, json.dumps(NETWORK | {"hidden_sizes": [17]}).encode()),
-        (DESCRIPTION, json.dumps(NETWORK | {"network": "recurrent"}).encode()),
-        (DESCRIPTION, b'{"layers": 3}'),
-        (DESCRIPTION, b"[]"),
-        (DESCRIPTION, None),
+        (RECORD, b""),
+        (RECORD, json.dumps({"network": NETWORK | {"hidden_sizes": [17]}}).encode()),
+        (RECORD, json.dumps({"network": NETWORK | {"network": "recurrent"}}).encode()),
+        (RECORD, b'{"network": {"layers": 3}}'),
+        (RECORD, b"[]"),
+        (RECORD, None),
     ],
 )
 def test_a_network_that_cannot_be_rebuilt_is_one_line(
     in_empty_folder: Path, path: Path, content: bytes | None
 ):
     network = trained()
-    save_network(network, NETWORK)
+    save_network(network, NETWORK, TRAINING)
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^[^\n]*{path}[^\n]*`dvc repro[^\n]*$"):
         load_network()
@@ -86,8 +86,8 @@ def test_a_device_that_is_not_there_is_one_line():
 def prepared(params_file: Path) -> Path:
     """What train reads: parameters for two epochs, 70 training and 20 validation images."""
     change(params_file, "epochs: 10", "epochs: 2")
-    save_split("train", IMAGES.numpy(), LABELS.to(torch.uint8).numpy())
-    save_split("validation", IMAGES[:20].numpy(), LABELS[:20].to(torch.uint8).numpy())
+    save_split("train", IMAGES.numpy(), LABELS.to(torch.uint8).numpy(), DATASET)
+    save_split("validation", IMAGES[:20].numpy(), LABELS[:20].to(torch.uint8).numpy(), DATASET)
     return params_file
 
 
@@ -113,7 +113,7 @@ def test_each_epoch_is_one_line_and_one_row(prepared: Path, capsys: pytest.Captu
 def test_without_a_validation_set_training_reports_the_training_loss_alone(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ):
-    save_split("validation", IMAGES[:0].numpy(), LABELS[:0].to(torch.uint8).numpy())
+    save_split("validation", IMAGES[:0].numpy(), LABELS[:0].to(torch.uint8).numpy(), DATASET)
     main()
     output = capsys.readouterr().out
     assert "Epoch 2: train loss " in output
@@ -129,7 +129,7 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_earlier_weights(prepar
     metrics.parent.mkdir(parents=True)
     metrics.write_bytes(b"earlier")
     with pytest.raises(
-        UserError, match=r"train\.learning_rate: 1e\+38 led to a loss of (nan|inf) "
+        UserError, match=r"train\.learning_rate: 1e\+38 led to losses of \[(nan|inf), "
     ):
         main()
     assert WEIGHTS.read_bytes() == b"earlier"
@@ -140,9 +140,18 @@ def test_a_loss_that_is_no_number_ends_training_and_keeps_earlier_weights(prepar
 def test_weights_that_are_no_numbers_are_refused_although_the_loss_before_was_one(prepared: Path):
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+38")
     change(prepared, "epochs: 2\n  batch_size: 32", "epochs: 1\n  batch_size: 1000")
-    with pytest.raises(UserError, match=r"a loss of 2\.\d+ and to weights that are not finite"):
+    with pytest.raises(UserError, match=r"losses of \[2\.\d+, nan\] and to weights that are not f"):
         main()
     assert not WEIGHTS.exists()
+
+
+def test_a_validation_loss_that_is_no_number_is_refused_although_the_weights_are(prepared: Path):
+    change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+37")
+    change(prepared, "epochs: 2\n  batch_size: 32", "epochs: 1\n  batch_size: 1000")
+    with pytest.raises(
+        UserError, match=r"losses of \[2\.\d+, nan\] and to weights that are finite"
+    ):
+        main()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"damaged"])

@@ -27,12 +27,13 @@ class Split:
     for one byte of a mapped file, Linux may count megabytes around it as the process's memory.
     """
 
-    def __init__(self, path: Path, start: int, labels: torch.Tensor):
-        """`start` is the first image's place in the file."""
+    def __init__(self, path: Path, start: int, labels: torch.Tensor, dataset: dict):
+        """`start` is the first image's place in the file; `dataset` is what `save_split` was told."""
         self._file = path.open("rb", buffering=0)
         weakref.finalize(self, self._file.close)
         self._start = start
         self.labels = labels
+        self.dataset = dataset
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,9 +43,7 @@ class Split:
 
         Labels become int64 because PyTorch's cross-entropy asks for it.
         """
-        file = self._file.fileno()
-        places = (indices * IMAGE_BYTES + self._start).tolist()
-        images = [os.pread(file, IMAGE_BYTES, place) for place in places]
+        images = [self._read(index, 1) for index in indices.tolist()]
         return _to_images(images), self.labels.index_select(0, indices).long()
 
     def batches(self, size: int) -> Iterator[torch.Tensor]:
@@ -67,11 +66,16 @@ def _to_images(parts: list[bytes]) -> torch.Tensor:
     return torch.frombuffer(content, dtype=torch.uint8).view(-1, SIDE, SIDE)
 
 
-def save_split(split: str, images: np.ndarray, labels: np.ndarray, folder: Path = FOLDER) -> None:
-    """Store one split: `images` uint8 [N, 28, 28] (0 is paper, 255 is ink), `labels` uint8 [N]."""
+def save_split(
+    split: str, images: np.ndarray, labels: np.ndarray, dataset: dict, folder: Path = FOLDER
+) -> None:
+    """Store one split: `images` uint8 [N, 28, 28] (0 is paper, 255 is ink), `labels` uint8 [N].
+
+    `dataset` says whence they are: `name`, and `sha256` of the whole set.
+    """
     arrays = {"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}
     with whole_file(folder / f"{split}.safetensors") as temporary:
-        safetensors.numpy.save_file(arrays, temporary)
+        safetensors.numpy.save_file(arrays, temporary, {"dataset": json.dumps(dataset)})
 
 
 def load_split(split: str, folder: Path = FOLDER) -> Split:
@@ -98,12 +102,13 @@ def load_split(split: str, folder: Path = FOLDER) -> Split:
                     f"not [N, {SIDE}, {SIDE}] and [N]"
                 )
             file.seek(start + labels_start)
+            dataset = json.loads(header["__metadata__"]["dataset"])
             labels = np.fromfile(file, np.uint8, labels_shape[0])
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro prepare`") from None
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
-    return Split(path, start + images_start, torch.from_numpy(labels))
+    return Split(path, start + images_start, torch.from_numpy(labels), dataset)
 
 
 def _place(entry: dict, available: int) -> tuple[int, list[int]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from common.arrays import Split
+from common.arrays import SIDE, Split
 from common.networks import Ensemble, to_input
 from common.params import ConvolutionalParams
 
@@ -18,15 +18,17 @@ from tqdm import tqdm
 
 def train(
     ensemble: Ensemble, split: Split, params: ConvolutionalParams, device: torch.device
-) -> Iterator[float]:
-    """Train each network of `ensemble` in place; after each epoch yield the mean loss in nats.
+) -> Iterator[tuple[float, float]]:
+    """Train each network of `ensemble` in place; after each epoch yield mean loss, nats, and accuracy.
+
+    Both are means over the networks, of the distorted images that they were trained on.
 
     The networks see the same batches and differ by their initial weights. They share out the
     `params.threads`; where there are more threads than networks, several take parts of each batch.
 
     The learning rate rises linearly from 0 to `params.learning_rate` over the share `params.warmup`
     of the steps, and falls linearly to 0 over the others. An incomplete last batch of an epoch is
-    left out, since batch normalisation wants enough images.
+    left out, unless it is the only one, since batch normalisation wants enough images.
     """
     # torch's own threads would wait for one another in each of hundreds of small operations, and
     # where another process takes a core away, for long. Ours do so once a step.
@@ -50,14 +52,14 @@ def train(
     rise = params.warmup * params.epochs * batches
     fall = params.epochs * batches - rise
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / max(rise, 1), (rise + fall - step) / fall)
+        optimizer, lambda step: min(1, (step + 1) / max(rise, 1), (rise + fall - step) / fall)
     )
     shuffle = torch.Generator().manual_seed(params.seed)
     noise = torch.Generator(device).manual_seed(params.seed)
 
-    def run(epoch: int, pool: ThreadPoolExecutor) -> float:
+    def run(epoch: int, pool: ThreadPoolExecutor) -> list[float]:
         order = torch.randperm(len(split), generator=shuffle)
-        total_loss = torch.zeros((), device=device)
+        total = torch.zeros(2, device=device)
         # disable=None: a bar on a terminal only
         for indices in tqdm(
             order.split(params.batch_size)[:batches], f"epoch {epoch}", disable=None
@@ -68,21 +70,20 @@ def train(
                 *(part.tensor_split(shares) for part in (images, *moves, labels)), strict=True
             )
             work = partial(backward, len(labels))
-            losses = pool.map(work, workers, list(parts) * params.ensemble)
-            total_loss += sum(losses) / params.ensemble
+            total += sum(pool.map(work, workers, list(parts) * params.ensemble))
             for first in range(0, len(workers), shares):
                 merge_gradients(workers[first : first + shares])
             optimizer.step()
             schedule.step()
-        return total_loss.item() / batches
+        return (total / (batches * params.ensemble)).tolist()
 
     flush = partial(torch.set_flush_denormal, True)  # is set for each thread
     for epoch in range(1, params.epochs + 1):
         for worker in workers:
             worker.train()
         with ThreadPoolExecutor(params.threads, initializer=flush) as pool:
-            train_loss = run(epoch, pool)
-        yield train_loss
+            loss, accuracy = run(epoch, pool)
+        yield loss, accuracy
 
 
 def replica_of(network: nn.Module) -> nn.Module:
@@ -104,8 +105,9 @@ def merge_gradients(replicas: list[nn.Module]) -> None:
 
 
 def backward(size: int, network: nn.Module, part: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-    """Set the gradient of a part of a batch of `size` images; return the part's share of the loss.
+    """Set the gradient of a part of a batch of `size` images.
 
+    Return the part's share of the batch's mean loss and accuracy, float32 [2].
     The part is images uint8 [n, 28, 28], maps and bends as drawn below, labels int64 [n].
     """
     images, maps, bends, labels = part
@@ -113,7 +115,8 @@ def backward(size: int, network: nn.Module, part: tuple[Tensor, Tensor, Tensor, 
     logits = network(distort(to_input(images), maps, bends))
     loss = cross_entropy(logits, labels, reduction="sum") / size
     loss.backward()
-    return loss.detach()
+    right = (logits.argmax(dim=1) == labels).sum() / size
+    return torch.stack([loss.detach(), right])
 
 
 def draw_maps(n: int, params: ConvolutionalParams, generator: torch.Generator) -> Tensor:
@@ -131,7 +134,7 @@ def draw_maps(n: int, params: ConvolutionalParams, generator: torch.Generator) -
     cosine, sine = angle.cos(), angle.sin()
     width, height = 1 + draw(params.scaling), 1 + draw(params.scaling)
     shear = draw(params.shear)
-    right, down = (draw(params.shift * 2 / 28) for _ in range(2))  # the image is 2 units wide
+    right, down = (draw(params.shift * 2 / SIDE) for _ in range(2))  # the image is 2 units wide
     rows = (
         torch.stack([cosine * width, (shear * cosine - sine) * height, right], dim=1),
         torch.stack([sine * width, (shear * sine + cosine) * height, down], dim=1),
@@ -145,7 +148,7 @@ def draw_bends(n: int, params: ConvolutionalParams, generator: torch.Generator) 
     Normally distributed, with a standard deviation of `params.bend` pixels, in units of half an image.
     """
     normal = torch.randn(n, 2, 5, 5, generator=generator, device=generator.device)
-    return normal * (params.bend * 2 / 28)
+    return normal * (params.bend * 2 / SIDE)
 
 
 def distort(images: Tensor, maps: Tensor, bends: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def fix_arithmetic(threads: int) -> None:
     """
     if torch.cpu.get_capabilities().get("avx2"):
         os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-        os.environ["MKL_CBWR"] = "AVX2"
+        os.environ["MKL_CBWR"] = os.environ["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
     torch.set_num_threads(threads)
 

@@ -164,8 +164,11 @@ class Gradient:
 
 def train(
     network: nn.Module, split: Split, params: FeedForwardParams, device: torch.device
-) -> Iterator[float]:
-    """Train `network` in place; after each epoch yield its mean training loss in nats."""
+) -> Iterator[tuple[float, float]]:
+    """Train `network` in place; after each epoch yield its mean training loss in nats, and accuracy.
+
+    Both are those of the batches as they were trained on, with dropout.
+    """
     adam = Adam(network, params.learning_rate)
     weights, gradients = views(adam.values, network), views(adam.gradient, network)
     shuffle = torch.Generator().manual_seed(params.seed)
@@ -196,9 +199,9 @@ def train(
         return [Batch(*part) for part in zip(*parts, strict=True)], logits, labels
 
     @torch.inference_mode()
-    def run(epoch: int) -> float:
+    def run(epoch: int) -> tuple[float, float]:
         order = torch.randperm(len(split), generator=shuffle)
-        total_loss = torch.zeros((), device=device)
+        total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
         # disable=None: a bar on a terminal only
         bar = tqdm(total=len(split), desc=f"epoch {epoch}", unit="images", disable=None)
         for batches, logits, labels in ahead(prepare, map(split.take, order.split(images_ahead))):
@@ -209,9 +212,10 @@ def train(
                 gradient_of[size](batch)
                 adam.step()
             total_loss += cross_entropy(logits, labels, reduction="sum")
+            right += (logits.argmax(dim=1) == labels).sum()
             bar.update(len(labels))
         bar.close()
-        return total_loss.item() / len(split)
+        return total_loss.item() / len(split), right.item() / len(split)
 
     for epoch in range(1, params.epochs + 1):
         yield run(epoch)

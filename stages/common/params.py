@@ -97,6 +97,12 @@ class ConvolutionalParams(Recipe):
                     f"kernel_sizes: {self.kernel_sizes} with pool_sizes {self.pool_sizes} leave "
                     f"nothing of the 28 pixels after layer {layer}: use smaller ones"
                 )
+        shares = max(1, self.threads // self.ensemble)  # of a batch, see convolutional.train
+        if self.batch_size < 2 * shares:
+            raise ValueError(
+                f"batch_size: {self.batch_size} is too small for {self.threads} threads: batch "
+                f"normalisation wants at least two images in each share, so at least {2 * shares}"
+            )
         return self
 
     @property
@@ -111,7 +117,18 @@ class EvaluateParams(_Section):
 
 
 class ExportParams(_Section):
+    formats: Annotated[list[Literal["torchscript", "pt2", "onnx", "int8"]], Field(min_length=1)]
     tolerance: Annotated[float, Field(gt=0)]
+    calibration_images: PositiveInt
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=1)]
+
+    @model_validator(mode="after")
+    def _each_format_can_be_made(self) -> "ExportParams":
+        if len(set(self.formats)) < len(self.formats):
+            raise ValueError(f"formats: {self.formats} names one twice: name each once")
+        if "int8" in self.formats and "onnx" not in self.formats:
+            raise ValueError(f"formats: {self.formats}: int8 is made from onnx: add onnx")
+        return self
 
 
 class Params(_Section):

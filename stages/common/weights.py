@@ -1,4 +1,4 @@
-"""How a trained network is stored: its weights, and beside them what is needed to rebuild it."""
+"""How a trained network is stored: its weights, and beside them how it was made."""
 
 import io
 import json
@@ -13,17 +13,20 @@ import torch
 from torch import nn
 
 WEIGHTS = Path("models/model_weights.pth")
-DESCRIPTION = Path("models/network.json")
+RECORD = Path("models/network.json")
 
 
-def save_network(network: nn.Module, description: dict) -> None:
-    """Store the weights as a plain state_dict, and what `networks.build` takes as JSON."""
+def save_network(network: nn.Module, description: dict, training: dict) -> None:
+    """Store the weights as a plain state_dict, and as JSON what `networks.build` takes, and `training`.
+
+    `training` says how the weights were made: dataset, recipe, parameters, number of images.
+    """
     buffer = io.BytesIO()  # torch.save to a path would write the path's stem into the file
     torch.save(
         {key: value.cpu().contiguous() for key, value in network.state_dict().items()}, buffer
     )
     write_bytes(WEIGHTS, buffer.getvalue())
-    write_json(DESCRIPTION, description)
+    write_json(RECORD, {"network": description, "training": training})
 
 
 def load_network() -> nn.Module:
@@ -33,7 +36,7 @@ def load_network() -> nn.Module:
         UserError: a file is missing or damaged, or the weights do not fit the description.
     """
     try:
-        network = build(json.loads(DESCRIPTION.read_text()))
+        network = build(load_record()["network"])
         network.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with `dvc repro train`") from None
@@ -48,7 +51,12 @@ def load_network() -> nn.Module:
     ) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{WEIGHTS} and {DESCRIPTION}: damaged, or do not fit each other ({reason}); "
+            f"{WEIGHTS} and {RECORD}: damaged, or do not fit each other ({reason}); "
             "delete both and run `dvc repro`"
         ) from None
     return network.eval()
+
+
+def load_record() -> dict:
+    """Return `network`, what `networks.build` takes, and `training`, how the weights were made."""
+    return json.loads(RECORD.read_text())

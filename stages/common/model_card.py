@@ -1,0 +1,127 @@
+"""The model card: what the exported files are, measured, and how to use them."""
+
+import json
+
+LOADING = {
+    "torchscript": (
+        "model.pth",
+        "TorchScript, for PyTorch in Python and C++",
+        """import torch
+model = torch.jit.load("models/model.pth")
+images = torch.zeros(3, 1, 28, 28)
+probabilities = model(images)
+print(probabilities.argmax(dim=1))""",
+    ),
+    "pt2": (
+        "model.pt2",
+        "torch.export, for PyTorch 2.13",
+        """import torch
+model = torch.export.load("models/model.pt2").module()
+images = torch.zeros(3, 1, 28, 28)
+probabilities = model(images)
+print(probabilities.argmax(dim=1))""",
+    ),
+    "onnx": (
+        "model.onnx",
+        "ONNX, for ONNX Runtime and many others; needs no PyTorch",
+        """import numpy, onnxruntime
+model = onnxruntime.InferenceSession("models/model.onnx")
+images = numpy.zeros((3, 1, 28, 28), "float32")
+[probabilities] = model.run(["probabilities"], {"images": images})
+print(probabilities.argmax(axis=1))""",
+    ),
+    "int8": (
+        "model.int8.onnx",
+        "ONNX whose matrices and convolutions calculate in int8",
+        """import numpy, onnxruntime
+model = onnxruntime.InferenceSession("models/model.int8.onnx")
+images = numpy.zeros((3, 1, 28, 28), "float32")
+[probabilities] = model.run(["probabilities"], {"images": images})
+print(probabilities.argmax(axis=1))""",
+    ),
+}
+
+
+def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
+    """Return the card as Markdown.
+
+    `provenance` is what the files hold, `scores` has what `common.scores` finds: its
+    headline, `per_class` and `calibration`; `exports` a row for each format, as in metrics/export.json.
+    """
+    training, dataset = provenance["training"], provenance["training"]["dataset"]
+    kind = provenance["network"]["network"].replace("_", "-")
+    per_class = "\n".join(
+        f"| {row['class']} | {row['precision']:.2%} | {row['recall']:.2%} | "
+        f"{row['recall_low']:.2%} to {row['recall_high']:.2%} | {row['f1']:.4f} | {row['images']} |"
+        for row in scores["per_class"]
+    )
+    bins = "\n".join(
+        f"| {row['from']:.2f} to {row['to']:.2f} | {row['confidence']:.2%} | {row['accuracy']:.2%} | "
+        f"{row['images']} |"
+        for row in scores["calibration"]
+    )
+    files, loading = [], []
+    for row in exports:
+        file, what, code = LOADING[row["format"]]
+        files.append(
+            f"| `{file}` | {what} | {row['bytes']:,} | {row['accuracy']:.2%} | "
+            f"{row['max_difference']:.1e} |"
+        )
+        loading.append(f"`{file}`:\n\n```python\n{code}\n```")
+    files, loading = "\n".join(files), "\n\n".join(loading)
+    return f"""# A classifier of single handwritten digits
+
+Written by the export stage from what it measured; `dvc repro` writes it anew.
+
+A {kind} network that takes images float32 [N, 1, 28, 28] in [0, 1] (0 is paper, 1 is ink; one digit,
+centred as in MNIST) and gives the probabilities float32 [N, 10] of the digits 0 to 9.
+
+## Data
+
+{dataset["name"]}: {training["images"]:,} images for training, {scores["images"]:,} for the test below,
+which had no part in the training. The SHA-256 of all images and labels is
+`{dataset["sha256"]}`.
+
+## Training
+
+Recipe `{training["recipe"]}`, with these parameters:
+
+```json
+{json.dumps({"network": provenance["network"], **training["parameters"]}, indent=2)}
+```
+
+## Results on the test set
+
+Accuracy {scores["accuracy"]:.2%}, loss {scores["loss"]:.4f} nats, macro F1 {scores["macro_f1"]:.4f}.
+
+| digit | precision | recall | 95 % interval of the recall | F1 | images |
+|---|--:|--:|:-:|--:|--:|
+{per_class}
+
+### Calibration
+
+Expected calibration error {scores["calibration_error"]:.4f}: so far, on average, is the highest
+probability from the share of right answers.
+
+| highest probability | its mean | right | images |
+|---|--:|--:|--:|
+{bins}
+
+## Limits
+
+It knows single, centred, upright digits written by pen, in the form of the data above, and nothing
+else. Whatever it is shown, a letter or an empty page, it calls a digit, often with confidence. It was
+not tried on other writers, pens or cameras than those of the data; do not let it decide anything about
+people, money or safety.
+
+## Files
+
+| file | format | bytes | test accuracy | largest difference of a probability |
+|---|---|--:|--:|--:|
+{files}
+
+Each file holds its provenance (data, parameters, scores, versions): `provenance.json` among the extra
+files of PyTorch's formats, `provenance` in the metadata of ONNX.
+
+{loading}
+""".encode()
