@@ -13,7 +13,7 @@ from common.files import write_bytes, write_json
 from common.inference import predict_batches
 from common.mistakes import gallery
 from common.params import load_params
-from common.scores import BINS, calibration, headline, per_class
+from common.scores import BINS, bin_name, calibration, headline, per_class
 from common.weights import load_network
 
 import torch
@@ -37,13 +37,11 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> N
 
 def confidence_histogram(bins: list[dict]) -> list[tuple[str, int, int]]:
     """Return how many answers of each bin of confidence (see `calibration`) are right and wrong."""
-    rows = []
-    for index in range(BINS):
-        found = [row for row in bins if row["from"] == index / BINS]
-        images = found[0]["images"] if found else 0
-        right = round(found[0]["accuracy"] * images) if found else 0
-        rows.append((f"{index / BINS:.2f} to {(index + 1) / BINS:.2f}", right, images - right))
-    return rows
+    rows = {bin_name(index): (0, 0) for index in range(BINS)}
+    for row in bins:
+        right = round(row["accuracy"] * row["images"])
+        rows[row["bin"]] = (right, row["images"] - right)
+    return [(name, *counts) for name, counts in rows.items()]
 
 
 def worst_confusions(predicted: torch.Tensor, labels: torch.Tensor) -> list[tuple[str, int]]:

@@ -67,7 +67,7 @@ def test_calibration_compares_confidence_and_share_right():
     labels = torch.tensor([3] * 8 + [4] * 2)
     [row] = calibration(logits, labels)
     assert (row["confidence"], row["accuracy"]) == pytest.approx((0.8, 0.8))
-    assert row["from"] < 0.8 <= row["to"]
+    assert row["bin"] == "0.73 to 0.80"
     assert row["images"] == 10
     assert headline(logits, labels)["calibration_error"] == pytest.approx(0, abs=1e-6)
     everything_right = headline(logits, torch.full((10,), 3))

@@ -56,8 +56,7 @@ def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
         for row in scores["per_class"]
     )
     bins = "\n".join(
-        f"| {row['from']:.2f} to {row['to']:.2f} | {row['confidence']:.2%} | {row['accuracy']:.2%} | "
-        f"{row['images']} |"
+        f"| {row['bin']} | {row['confidence']:.2%} | {row['accuracy']:.2%} | {row['images']} |"
         for row in scores["calibration"]
     )
     files, loading = [], []

@@ -59,6 +59,11 @@ def per_class(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     return rows
 
 
+def bin_name(index: int) -> str:
+    """Return "0.93 to 1.00" for the last of the bins of confidence."""
+    return f"{index / BINS:.2f} to {(index + 1) / BINS:.2f}"
+
+
 def calibration(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     """Return mean confidence and accuracy of the images in each of 15 equal bins of confidence.
 
@@ -75,8 +80,7 @@ def calibration(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
         if here.any():
             rows.append(
                 {
-                    "from": index / BINS,
-                    "to": (index + 1) / BINS,
+                    "bin": bin_name(index),
                     "confidence": confidence[here].double().mean().item(),
                     "accuracy": right[here].mean().item(),
                     "images": int(here.sum()),
