@@ -1,0 +1,207 @@
+"""Say which digits pictures show.
+
+python -m predict three.png photos/      # a line for each; of a folder, the pictures in it
+python -m predict --json - < three.png   # standard input; JSON lines
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+from common import errors
+from common.errors import UserError
+from common.files import whole_file
+from predict.model import MODEL, Model
+from predict.picture import FORMATS, SUFFIXES, read_picture
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+BATCH = 256  # pictures at a time; bounds memory
+STDIN = Path("-")
+SHOWN = 100  # pictures on a sheet
+COLUMNS = 10
+CELL = 112  # pixels: each of MNIST's 28 four times
+CAPTION = 20
+
+
+class Answer(NamedTuple):
+    """What the network says of one picture, and what it saw of it."""
+
+    path: Path
+    seen: np.ndarray  # uint8 [28, 28], 255 is ink
+    probabilities: np.ndarray  # float32 [10]
+
+    @property
+    def ranking(self) -> list[int]:
+        """The digits, the most probable first."""
+        return np.argsort(-self.probabilities, kind="stable").tolist()
+
+    def to_json(self) -> str:
+        probabilities = [round(float(one), 6) for one in self.probabilities]
+        digit, runner_up = self.ranking[:2]
+        values = {
+            "path": str(self.path),
+            "digit": digit,
+            "probability": probabilities[digit],
+            "runner_up": runner_up,
+            "runner_up_probability": probabilities[runner_up],
+            "probabilities": probabilities,
+        }
+        return json.dumps(values)
+
+    def to_text(self, width: int) -> str:
+        digit, runner_up = self.ranking[:2]
+        first, second = self.probabilities[[digit, runner_up]]
+        return (
+            f"{printable(self.path):<{width}}  {digit}  {first:7.2%}   ({runner_up}  {second:7.2%})"
+        )
+
+
+def printable(path: Path) -> str:
+    """Return a path as one line can show it: line breaks and broken letters escaped."""
+    name = str(path)
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def list_pictures(path: Path) -> list[Path]:
+    """Return a file as it is; of a folder, the pictures in it (not in its subfolders), sorted.
+
+    Raises:
+        UserError: the folder has none, or cannot be read.
+    """
+    if path == STDIN or not path.is_dir():
+        return [path]
+    try:
+        pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
+    except OSError as error:
+        raise UserError(f"{printable(path)}: {error.strerror}") from None
+    if not pictures:
+        raise UserError(f"{printable(path)}: no pictures in this folder ({', '.join(FORMATS)})")
+    return pictures
+
+
+def read(path: Path) -> np.ndarray | UserError:
+    """Return the digit in MNIST's form, uint8 [28, 28], or what is wrong with the file."""
+    try:
+        return read_picture(BytesIO(sys.stdin.buffer.read()) if path == STDIN else path)
+    except UserError as error:
+        return UserError(f"{printable(path)}: {error}")
+    except OSError as error:
+        return UserError(f"{printable(path)}: {error.strerror}")
+
+
+def classify(paths: list[Path], model: Model) -> Iterator[Answer | UserError]:
+    """Yield the answer or the error for each picture; within a batch, the errors come first."""
+    with ThreadPoolExecutor() as pool:
+        for first in range(0, len(paths), BATCH):
+            batch = paths[first : first + BATCH]
+            results = list(pool.map(read, batch))
+            yield from (result for result in results if isinstance(result, UserError))
+            seen = [
+                (path, image)
+                for path, image in zip(batch, results, strict=True)
+                if not isinstance(image, UserError)
+            ]
+            if seen:
+                probabilities = model(np.stack([image for _, image in seen]))
+                for (path, image), row in zip(seen, probabilities, strict=True):
+                    yield Answer(path, image, row)
+
+
+def draw_sheet(answers: list[Answer]) -> Image.Image:
+    """Draw what the network saw, four times as large, with its answers below."""
+    columns = min(COLUMNS, len(answers))
+    rows = -(-len(answers) // columns)
+    sheet = Image.new("L", (columns * (CELL + 8) + 8, rows * (CELL + CAPTION + 8) + 8), 255)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(14)
+    for place, answer in enumerate(answers):
+        left = 8 + place % columns * (CELL + 8)
+        top = 8 + place // columns * (CELL + CAPTION + 8)
+        seen = Image.fromarray(answer.seen).resize((CELL, CELL), Image.Resampling.NEAREST)
+        sheet.paste(seen, (left, top))
+        digit = answer.ranking[0]
+        caption = f"{digit}  {answer.probabilities[digit]:.1%}"
+        draw.text((left + CELL / 2, top + CELL + 3), caption, 0, font, anchor="ma")
+    return sheet
+
+
+def save_sheet(answers: list[Answer], path: Path) -> None:
+    if not answers:
+        raise UserError(f"{path}: no picture to show")
+    with whole_file(path) as temporary:
+        draw_sheet(answers).save(temporary, "PNG")
+
+
+def parse() -> argparse.Namespace:
+    summary, _, examples = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        "python -m predict",
+        description=summary,
+        epilog=examples.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "pictures",
+        nargs="+",
+        type=Path,
+        metavar="PICTURE",
+        help=f"a file ({', '.join(FORMATS)}), a folder, or - for standard input",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.add_argument(
+        "--show",
+        type=Path,
+        metavar="FILE.png",
+        help=f"write what the network saw of the first {SHOWN} pictures",
+    )
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help="an exported model (models/model.onnx)"
+    )
+    options = parser.parse_args()
+    if options.show and options.show.suffix.lower() != ".png":
+        parser.error(f"--show {options.show}: the name must end in .png")
+    return options
+
+
+def main() -> None:
+    options = parse()
+    model = Model(options.model)
+    failed = False
+    paths = []
+    for path in options.pictures:
+        try:
+            paths += list_pictures(path)
+        except UserError as error:
+            failed = True
+            print(f"error: {error}", file=sys.stderr)
+    width = max((len(printable(path)) for path in paths), default=0)
+    shown = []
+    for result in classify(paths, model):
+        if isinstance(result, UserError):
+            failed = True
+            print(f"error: {result}", file=sys.stderr)
+            continue
+        print(result.to_json() if options.json else result.to_text(width))
+        if options.show and len(shown) < SHOWN:
+            shown.append(result)
+    sys.stdout.flush()
+    if options.show:
+        save_sheet(shown, options.show)
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    try:
+        errors.run(main)
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,215 @@
+"""Any picture of one digit, brought to MNIST's form: photographs, scans, drawings, screenshots."""
+
+import warnings
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import UserError
+from common.mnist_form import to_mnist_form
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+
+# The formats that people have, by decoders that are fuzzed a lot; Pillow knows some forty more.
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"})
+
+# A small file may hold a huge picture. Pillow warns above its limit, and raises above twice that.
+MAX_PIXELS = 50_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+
+SIDE = 256  # pixels: larger pictures are averaged down to it, which also takes noise away
+SMALL = 64  # pixels: below it, what varies along the border is a digit cut out, not uneven light
+MIN_CONTRAST = 24  # of 255, between ink and paper; noise and JPEG's blocks stay below
+STROKE = 2.0  # pixels in MNIST's box of 20 x 20: thinner strokes would fade when scaled down
+
+
+class PictureError(UserError):
+    """A picture that cannot be read or that shows no digit."""
+
+
+def read_picture(source: Path | BinaryIO) -> np.ndarray:
+    """Read a picture of one digit and lay it out as MNIST does, uint8 [28, 28], 0 is paper.
+
+    Any size, colour, depth and polarity; what is transparent shows white paper.
+
+    Raises:
+        PictureError: not a picture of `FORMATS`, damaged, larger than `MAX_PIXELS`, or without a
+            digit. The message does not name the file.
+        OSError: the file cannot be opened.
+    """
+    return to_digit(_decode(source))
+
+
+def to_digit(colours: np.ndarray) -> np.ndarray:
+    """Lay out the digit in a picture, float32 [height, width, channels] in [0, 255], as MNIST does.
+
+    Returns uint8 [28, 28], 0 is paper, 255 is ink.
+
+    Raises:
+        PictureError: there is no contrast, hence no digit.
+    """
+    ink = _ink(colours)
+    if ink.shape == (28, 28) and _is_mnist_form(ink):
+        return np.clip(ink, 0, 255).round().astype(np.uint8)
+    return to_mnist_form(_thicken(_crop(_separate(ink))))
+
+
+def _decode(source: Path | BinaryIO) -> np.ndarray:
+    """Return a picture upright, float32 [height, width, 1 or 3] in [0, 255], no side above `SIDE`."""
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            # JPEG may skip the detail that is averaged away below.
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))
+            return _to_colours(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError:
+        raise PictureError(f"not a picture that can be read ({', '.join(FORMATS)})") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise PictureError(f"larger than {MAX_PIXELS // 10**6} megapixels; scale it down") from None
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the file's fault, not the picture's
+        # On damaged data Pillow's decoders raise nearly anything: SyntaxError, struct.error, …
+        raise PictureError(f"damaged picture ({' '.join(str(error).split())})") from None
+
+
+def _to_colours(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16 bits of grey
+        image = image.convert("F").point(lambda level: level * (1 / 257) + 0)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+    elif image.mode not in ("L", "F"):
+        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+    if image.mode == "RGBA":
+        image = _on_paper(_reduce(image))
+    colours = np.asarray(_reduce(image), np.float32)
+    return colours.reshape(*colours.shape[:2], -1)
+
+
+def _reduce(image: Image.Image) -> Image.Image:
+    factor = -(-max(image.size) // SIDE)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """Lay an RGBA picture on white paper, or on black where all that is visible is light."""
+    *_, alpha = image.split()
+    visible = np.asarray(image.convert("L"))[np.asarray(alpha) > 127]
+    light = visible.size > 0 and np.percentile(visible, 5) > 127
+    paper = Image.new("RGBA", image.size, "black" if light else "white")
+    return Image.alpha_composite(paper, image).convert("RGB")
+
+
+def _ink(colours: np.ndarray) -> np.ndarray:
+    """Return how far each pixel is from the paper towards the ink's colour, float32 [height, width].
+
+    The paper is what most of the border shows. The ink is where the pixels that differ from it lie, so
+    that dark on light, light on dark and one colour on another are all the same.
+
+    Raises:
+        PictureError: nothing differs from the paper.
+    """
+    difference = colours - _paper(colours)
+    square = (difference**2).sum(axis=2)
+    # Cubed, so that noise on both sides of the paper cancels out and the ink decides.
+    direction = (square[..., None] * difference).sum(axis=(0, 1))
+    length = np.linalg.norm(direction)
+    if length == 0:
+        raise PictureError("no digit found: all of it is one colour")
+    # A difference of 255 in all channels is to be 255.
+    return difference @ (direction / length) / np.sqrt(difference.shape[2])
+
+
+def _paper(colours: np.ndarray) -> np.ndarray:
+    """Return the paper's colour: of each channel, or of each pixel where the light is uneven."""
+    height, width = colours.shape[:2]
+    ring = max(1, min(height, width) // 20)
+    border = np.ones((height, width), bool)
+    border[ring : height - ring, ring : width - ring] = False
+    edge = colours[border]
+    if (edge == edge[0]).all():
+        return edge[0]
+    paper = np.median(edge, axis=0)
+    low, high = np.percentile(edge - paper, (10, 90))
+    if max(height, width) < SMALL or high - low <= 0.1 * np.abs(colours - paper).max():
+        return paper
+    # A quadratic surface, by least absolute deviations: a digit that touches the border does not bend
+    # it. First through the border, then through all that turns out to be paper; of some pixels only.
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
+    some = np.s_[:: max(1, height // 48), :: max(1, width // 48)]
+    chosen = border[some]
+    for _ in range(3):
+        basis, levels = terms[some][chosen], colours[some][chosen]
+        weights = np.ones((len(basis), 1), np.float32)
+        for _ in range(6):  # reweighted least squares
+            squares = basis.T @ (weights * basis) + 1e-3 * np.eye(6, dtype=np.float32)
+            surface = np.linalg.solve(squares, basis.T @ (weights * levels))
+            weights = 1 / (1 + np.abs(basis @ surface - levels).mean(axis=1, keepdims=True))
+        distance = np.abs(colours[some] - terms[some] @ surface).mean(axis=2)
+        chosen = distance < _otsu(distance)
+    return terms @ surface
+
+
+def _otsu(levels: np.ndarray) -> float:
+    """Return the level that best parts the levels into two classes.
+
+    N. Otsu, "A Threshold Selection Method from Gray-Level Histograms", 1979.
+    """
+    counts, edges = np.histogram(levels, 128)
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = counts.cumsum()
+    above = below[-1] - below
+    total = (counts * centres).cumsum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (total / below - (total[-1] - total) / above) ** 2
+    return float(edges[1 + np.nanargmax(between)])
+
+
+def _is_mnist_form(ink: np.ndarray) -> bool:
+    """Say whether 28 x 28 pixels are laid out as MNIST's: scaling them again would only blur them."""
+    if ink.max() < 192:
+        return False
+    dark = ink > 64
+    size = max(ink[_extent(dark)].shape)
+    mass = np.where(dark, ink, 0)
+    centre = np.array([mass.sum(axis=1) @ np.arange(28), mass.sum(axis=0) @ np.arange(28)])
+    return 17 <= size <= 20 and bool((abs(centre / mass.sum() - 14) < 1).all())
+
+
+def _separate(ink: np.ndarray) -> np.ndarray:
+    """Part ink from paper, grey in between: uint8 [height, width], 0 is paper."""
+    threshold = _otsu(ink)
+    full = float(np.median(ink[ink >= threshold]))
+    if full < MIN_CONTRAST:
+        raise PictureError("no digit found: hardly any contrast")
+    paper = ink[ink < threshold]
+    noise = 1.5 * float(np.median(np.abs(paper)))  # about one standard deviation
+    zero = min(max(3 * noise, 0.05 * full), threshold)
+    return (np.clip((ink - zero) / (full - zero), 0, 1) * 255).astype(np.uint8)
+
+
+def _crop(ink: np.ndarray) -> np.ndarray:
+    rows, columns = _extent(ink > 64)
+    return ink[rows, columns]
+
+
+def _extent(dark: np.ndarray) -> tuple[slice, slice]:
+    """Return the rows and the columns that hold something."""
+    rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _thicken(ink: np.ndarray) -> np.ndarray:
+    """Widen strokes, uint8 [height, width], that would be thinner than `STROKE` in MNIST's form."""
+    ink = np.pad(ink, 1)
+    dark = ink > 127
+    inside = dark[1:-1, :-2] & dark[1:-1, 2:] & dark[:-2, 1:-1] & dark[2:, 1:-1]
+    edge = dark.sum() - (dark[1:-1, 1:-1] & inside).sum()
+    width = 2 * dark.sum() / max(1, edge)  # of a long stroke, which has two edges
+    missing = round((STROKE * max(ink.shape) / 20 - width) / 2)  # pixels on each side
+    if missing < 1:
+        return ink
+    widest = ImageFilter.MaxFilter(2 * missing + 1)
+    return np.asarray(Image.fromarray(np.pad(ink, missing)).filter(widest))
