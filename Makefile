@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
 FETCH := PYTHONPATH=stages $(BIN)/python -m common.mnist
 
-.PHONY: run install data test bench compare format
+.PHONY: run install data test bench compare demo format
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
@@ -44,6 +44,10 @@ bench: $(VENV)/run.installed data
 # Compare the workspace's predictions with those of a commit: make compare REV=main
 compare: $(VENV)/run.installed
 	@$(BIN)/python tools/compare.py $(REV) $(ARGS)
+
+# A page to draw digits on, for the model that `make run` has made: make demo ARGS='--port 9000'
+demo: $(VENV)/run.installed
+	@$(BIN)/python -m predict.demo $(ARGS)
 
 format: $(VENV)/test.installed
 	$(BIN)/ruff check --fix .

@@ -26,7 +26,11 @@ STROKE = 2.0  # pixels in MNIST's box of 20 x 20: thinner strokes would fade whe
 
 
 class PictureError(UserError):
-    """A picture that cannot be read or that shows no digit."""
+    """A picture that cannot be read. The message does not name the file."""
+
+
+class NoDigitError(PictureError):
+    """A picture without anything that differs from the paper."""
 
 
 def read_picture(source: Path | BinaryIO) -> np.ndarray:
@@ -35,8 +39,8 @@ def read_picture(source: Path | BinaryIO) -> np.ndarray:
     Any size, colour, depth and polarity; what is transparent shows white paper.
 
     Raises:
-        PictureError: not a picture of `FORMATS`, damaged, larger than `MAX_PIXELS`, or without a
-            digit. The message does not name the file.
+        NoDigitError: there is nothing on it.
+        PictureError: not a picture of `FORMATS`, damaged, or larger than `MAX_PIXELS`.
         OSError: the file cannot be opened.
     """
     return to_digit(_decode(source))
@@ -48,7 +52,7 @@ def to_digit(colours: np.ndarray) -> np.ndarray:
     Returns uint8 [28, 28], 0 is paper, 255 is ink.
 
     Raises:
-        PictureError: there is no contrast, hence no digit.
+        NoDigitError: there is no contrast.
     """
     ink = _ink(colours)
     if ink.shape == (28, 28) and _is_mnist_form(ink):
@@ -80,7 +84,7 @@ def _to_colours(image: Image.Image) -> np.ndarray:
     elif image.has_transparency_data:
         image = image.convert("RGBA")
     elif image.mode not in ("L", "F"):
-        image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
+        image = image.convert("L" if image.mode == "1" else "RGB")
     if image.mode == "RGBA":
         image = _on_paper(_reduce(image))
     colours = np.asarray(_reduce(image), np.float32)
@@ -108,7 +112,7 @@ def _ink(colours: np.ndarray) -> np.ndarray:
     that dark on light, light on dark and one colour on another are all the same.
 
     Raises:
-        PictureError: nothing differs from the paper.
+        NoDigitError: nothing differs from the paper.
     """
     difference = colours - _paper(colours)
     square = (difference**2).sum(axis=2)
@@ -116,7 +120,7 @@ def _ink(colours: np.ndarray) -> np.ndarray:
     direction = (square[..., None] * difference).sum(axis=(0, 1))
     length = np.linalg.norm(direction)
     if length == 0:
-        raise PictureError("no digit found: all of it is one colour")
+        raise NoDigitError("no digit found: all of it is one colour")
     # A difference of 255 in all channels is to be 255.
     return difference @ (direction / length) / np.sqrt(difference.shape[2])
 
@@ -183,7 +187,7 @@ def _separate(ink: np.ndarray) -> np.ndarray:
     threshold = _otsu(ink)
     full = float(np.median(ink[ink >= threshold]))
     if full < MIN_CONTRAST:
-        raise PictureError("no digit found: hardly any contrast")
+        raise NoDigitError("no digit found: hardly any contrast")
     paper = ink[ink < threshold]
     noise = 1.5 * float(np.median(np.abs(paper)))  # about one standard deviation
     zero = min(max(3 * noise, 0.05 * full), threshold)

@@ -1,0 +1,122 @@
+"""The demo's server: one page, its two files, and POST /predict."""
+
+import base64
+import os
+from io import BytesIO
+from pathlib import Path
+
+from predict.model import Model
+from predict.picture import NoDigitError, PictureError, read_picture
+
+import anyio
+import numpy as np
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+STATIC = Path(__file__).parent / "static"
+FILES = {"/": "index.html", "/style.css": "style.css", "/draw.js": "draw.js"}
+MAX_BYTES = 5_000_000  # of a request's body
+
+# Another site's page may send requests to 127.0.0.1 under a name of its own (DNS rebinding).
+HOSTS = ["127.0.0.1", "localhost"]
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class SecurityHeaders:
+    """Add `HEADERS` to every response, errors included."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+def error(status: int, message: object) -> JSONResponse:
+    return JSONResponse({"error": str(message)}, status)
+
+
+async def read_body(request: Request) -> bytes | None:
+    """Return the body, or None as soon as it is known to be longer than `MAX_BYTES`."""
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > MAX_BYTES:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():  # a chunked body announces no length
+        body += chunk
+        if len(body) > MAX_BYTES:
+            return None
+    return bytes(body)
+
+
+def to_png(image: np.ndarray) -> str:
+    """Return an image uint8 [height, width] as a data URL."""
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def create_app(model: Model) -> Starlette:
+    """Make the application around a model."""
+    # A large picture takes much memory while it is read, so only some are read at a time.
+    limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+
+    def answer(body: bytes) -> dict:
+        seen = read_picture(BytesIO(body))
+        (probabilities,) = model(seen[None])
+        return {
+            "digit": int(probabilities.argmax()),
+            "probabilities": [round(float(one), 6) for one in probabilities],
+            "seen": to_png(seen),
+        }
+
+    async def predict(request: Request) -> Response:
+        body = await read_body(request)
+        if body is None:
+            return error(413, f"larger than {MAX_BYTES:,} bytes; scale the picture down")
+        if not body:
+            return error(400, "empty: send a picture as the request's body")
+        try:
+            # In a thread, so that the server goes on answering.
+            return JSONResponse(await anyio.to_thread.run_sync(answer, body, limiter=limiter))
+        except NoDigitError:  # an empty canvas is no mistake
+            return JSONResponse({"digit": None, "probabilities": None, "seen": None})
+        except PictureError as problem:
+            return error(422, problem)
+
+    async def static(request: Request) -> Response:
+        return FileResponse(STATIC / FILES[request.url.path])
+
+    return Starlette(
+        routes=[
+            Route("/predict", predict, methods=["POST"]),
+            *(Route(path, static, methods=["GET"]) for path in FILES),
+        ],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
+        ],
+    )
