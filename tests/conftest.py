@@ -157,6 +157,12 @@ def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple
     return project, log.read_text()
 
 
+@pytest.fixture(scope="session")
+def model_file(on_digits: tuple[Project, str]) -> Path:
+    """The exported model of that project, which knows scikit-learn's digits."""
+    return on_digits[0].folder / "models/model.onnx"
+
+
 def copy_of(project: Project, folder: Path) -> Project:
     shutil.copytree(project.folder, folder, symlinks=True)
     return Project(folder)
