@@ -55,8 +55,8 @@ class SecurityHeaders:
         await self.app(scope, receive, send_with_headers)
 
 
-def error(status: int, message: object) -> JSONResponse:
-    return JSONResponse({"error": str(message)}, status)
+def error(status: int, message: object, **headers: str) -> JSONResponse:
+    return JSONResponse({"error": str(message)}, status, headers)
 
 
 async def read_body(request: Request) -> bytes | None:
@@ -96,7 +96,8 @@ def create_app(model: Model) -> Starlette:
     async def predict(request: Request) -> Response:
         body = await read_body(request)
         if body is None:
-            return error(413, f"larger than {MAX_BYTES:,} bytes; scale the picture down")
+            message = f"larger than {MAX_BYTES:,} bytes; scale the picture down"
+            return error(413, message, connection="close")  # else the server reads the rest
         if not body:
             return error(400, "empty: send a picture as the request's body")
         try:
