@@ -313,7 +313,7 @@ def test_the_keyboard_is_enough_for_everything_but_drawing(page: Page):
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"
     assert reached == ["undo", "clear", "upload"]
-    with page.expect_file_chooser():
+    with page.expect_file_chooser(timeout=5000):
         page.keyboard.press("Enter")
 
 
