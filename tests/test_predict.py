@@ -67,8 +67,8 @@ def unevenly_lit(image: Image.Image) -> Image.Image:
 
 
 def off_centre(image: Image.Image) -> Image.Image:
-    wide = Image.new("L", (1200, 700), 255)
-    wide.paste(image.resize((250, 250)), (900, 30))
+    wide = Image.new("L", (900, 600), 255)
+    wide.paste(image.resize((330, 330)), (550, 30))
     return wide
 
 
