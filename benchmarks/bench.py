@@ -19,12 +19,21 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from PIL import Image
+from safetensors.numpy import load_file
+
 ROOT = Path(__file__).parents[1]
 HERE = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tools"))
 from working_tree import copy_working_tree  # noqa: E402
 
 TARGET = 0.954  # the accuracy that the tutorial states
+FILES = {
+    "torchscript": "models/model.pth",
+    "pt2": "models/model.pt2",
+    "onnx": "models/model.onnx",
+    "int8": "models/model.int8.onnx",
+}
 STAGES = ("prepare", "train", "evaluate", "export")
 
 
@@ -166,6 +175,33 @@ def memory(folder: Path, dataset: str, stages: tuple[str, ...], times: int) -> d
     return {"times": times, "peaks": peaks}
 
 
+def exported(project: Path) -> dict:
+    """Return the milliseconds an image of each exported file, by the number of images at a time."""
+    print("… formats", file=sys.stderr)
+    found = {}
+    for row in json.loads((project / "metrics/export.json").read_text()):
+        command = [
+            sys.executable,
+            HERE / "formats.py",
+            row["format"],
+            project / FILES[row["format"]],
+        ]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        found[row["format"]] = json.loads(output)
+    return found
+
+
+def predicted(project: Path, folder: Path, count: int) -> dict:
+    """Time `python -m predict` on a folder of `count` test images as PNGs, its start included."""
+    print("… predict", file=sys.stderr)
+    folder.mkdir()
+    images = load_file(project / "data/prepared/test.safetensors")["images"]
+    for number in range(count):
+        Image.fromarray(images[number % len(images)]).save(folder / f"{number:05}.png")
+    seconds, peak = timed(project, "python", "-m", "predict", "--json", str(folder))
+    return {"images": count, "images_per_second": count / seconds, "peak_mib": peak}
+
+
 def machine() -> dict:
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
@@ -253,8 +289,16 @@ def table(results: dict) -> str:
     rows += ["", "| what | wanted | measured |", "|---|---|--:|"]
     rows += [f"| {' | '.join(row)} |" for row in measured]
 
-    about = results["machine"]
+    rows += ["", "| exported file | ms an image, one at a time | 256 at a time |", "|---|--:|--:|"]
+    for name, milliseconds in results["formats"].items():
+        cells = (f"`{FILES[name]}`", *(f"{milliseconds[size]:.4f}" for size in ("1", "256")))
+        rows.append(f"| {' | '.join(cells)} |")
+
+    about, predict = results["machine"], results["predict"]
     rows += [
+        "",
+        f"`python -m predict` on a folder of {predict['images']:,} pictures: "
+        f"{predict['images_per_second']:.0f} a second, {predict['peak_mib']:.0f} MiB at most.",
         "",
         f"{about['cores']} cores of {about['cpu']}, Python {about['python']}, "
         f"torch {about['torch']}, scikit-learn {about['scikit-learn']}, {about['date']}; medians of "
@@ -297,6 +341,10 @@ def main() -> None:
             results[key] = summary(measured, with_tests=key == "tutorial")
         quick = arguments.quick
         results["pipeline"] = whole_pipeline(folder, dataset, rounds, repeats=1 if quick else 3)
+        results["formats"] = exported(folder / "cold0")
+        results["predict"] = predicted(
+            folder / "cold0", folder / "pictures", 300 if quick else 10_000
+        )
         stages = STAGES[:2] if quick else STAGES
         results["memory"] = memory(folder, dataset, stages, times=2 if quick else 20)
         results["convolutional"] = seeds("convolutional", images, 1 if quick else 5, epochs)
@@ -305,6 +353,12 @@ def main() -> None:
     text = table(results)
     (arguments.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (arguments.output / "results.md").write_text(text)
+    times = [
+        f'"{name}, {size} at a time",{value}\n'
+        for name, milliseconds in results["formats"].items()
+        for size, value in milliseconds.items()
+    ]
+    (arguments.output / "formats.csv").write_text("run,milliseconds\n" + "".join(times))
     print(text)
 
 

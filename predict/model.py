@@ -27,12 +27,16 @@ class Model:
         options.intra_op_num_threads = 1
         try:
             content = path.read_bytes()
+            if not content:  # what export leaves of a format that was not chosen
+                raise UserError(
+                    f"{path}: not exported; add onnx to export.formats, run `dvc repro`"
+                )
             self._session = onnxruntime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; make it with `dvc repro`") from None
-        except OSError:
+        except (OSError, UserError):
             raise
         except Exception as error:  # its exceptions have no common base
             reason = " ".join(str(error).split())

@@ -24,6 +24,9 @@ def test_a_quick_round_measures_every_contender(tmp_path: Path):
     assert results["pipeline"]["cold"] > results["pipeline"]["noop"] > 0
     assert results["pipeline"]["bare_noop"] > 0
     assert set(results["memory"]["peaks"]["train"]) == {"once", "enlarged"}
+    assert set(results["formats"]) == {"torchscript", "pt2", "onnx", "int8"}
+    assert all(times["1"] > times["256"] > 0 for times in results["formats"].values())
+    assert results["predict"]["images"] == 300
     assert results["memory"]["times"] == 2
     table = (tmp_path / "results.md").read_text()
     assert "| (a) the tutorial as published |" in table
