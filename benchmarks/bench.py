@@ -69,7 +69,7 @@ def summary(runs: list[dict], with_tests: bool = False) -> dict:
             sum(run["train"]) + (sum(run["test"]) if with_tests else 0) for run in runs
         ),
         "seconds_to_target": None if None in to_target else statistics.median(to_target),
-        "accuracy": statistics.median(run["accuracy"][-1] for run in runs),
+        "accuracy": statistics.median(run["accuracy"][-1] or 0.0 for run in runs),
         "peak_mib": max(run["peak_mib"] for run in runs),
         "runs": runs,
     }

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -35,20 +36,24 @@ LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
 def write_models(
-    classifier: nn.Module, provenance: dict, params: ExportParams, files: dict
-) -> None:
-    """Write the formats that `params.formats` names to `files`, a path for each."""
-    if "torchscript" in files:
-        files["torchscript"].write_bytes(to_torchscript(classifier, provenance))
+    classifier: nn.Module, provenance: dict, params: ExportParams, files: dict[str, Path]
+) -> Iterator[str]:
+    """Write each format to its path in `files`; yield its name when it is written."""
     if set(files) & {"pt2", "onnx", "int8"}:
         program = to_program(classifier)
     if "pt2" in files:
         files["pt2"].write_bytes(to_pt2(program, provenance))
+        yield "pt2"
+    if "torchscript" in files:
+        files["torchscript"].write_bytes(to_torchscript(classifier, provenance))
+        yield "torchscript"
     if "onnx" in files:
         files["onnx"].write_bytes(to_onnx(program, provenance))
+        yield "onnx"
     if "int8" in files:
         training = load_split("train")
         files["int8"].write_bytes(to_int8(files["onnx"], training, params.calibration_images))
+        yield "int8"
 
 
 def answers(name: str, file: Path) -> torch.Tensor:
@@ -120,11 +125,14 @@ def main() -> None:
     with ExitStack() as stack:
         files = {name: stack.enter_context(whole_file(FILES[name])) for name in params.formats}
         classifier = nn.Sequential(network, nn.Softmax(dim=1)).eval().requires_grad_(False)
-        write_models(classifier, provenance, params, files)
-        with ThreadPoolExecutor(2) as pool:  # processes that wait for their imports
-            outputs = dict(zip(files, pool.map(answers, files, files.values()), strict=True))
+        with ThreadPoolExecutor(2) as pool:  # one format is tried while the next is written
+            tried = {
+                name: pool.submit(answers, name, files[name])
+                for name in write_models(classifier, provenance, params, files)
+            }
         metrics = []
-        for name, output in outputs.items():
+        for name in params.formats:
+            output = tried[name].result()
             row = {
                 "format": name,
                 "accuracy": accuracy(output, test.labels),

@@ -75,8 +75,8 @@ def test_a_stage_refuses_other_versions_than_those_it_is_filed_under(project: Pr
     [
         ("prepare", {"dvc"}),
         ("train", {"dvc", "torchvision", "sklearn", "scipy"}),
-        ("evaluate", {"dvc", "torchvision"}),
-        ("export", {"dvc", "torchvision"}),
+        ("evaluate", {"dvc", "torchvision", "sklearn", "scipy"}),
+        ("export", {"dvc", "torchvision", "sklearn", "scipy"}),
     ],
 )
 def test_a_stage_imports_only_what_it_uses(stage: str, unused: set[str]):

@@ -16,6 +16,8 @@ import pytest
 import torch
 from conftest import DATASET, TRAINING, split_of
 from PIL import Image
+from scipy.stats import binomtest
+from sklearn.metrics import precision_recall_fscore_support
 
 IMAGES = torch.randint(
     0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -57,6 +59,24 @@ def test_the_score_of_known_answers():
     assert (two["precision"], two["recall"], two["f1"], two["images"]) == (0, 0, 0, 0)
     assert (two["recall_low"], two["recall_high"]) == (0, 1)
     assert [other["class"] for other in others] == [3, 4, 5, 6, 7, 8, 9]
+
+
+def test_the_scores_of_each_digit_are_scikit_learns_and_scipys():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 9, (500,), generator=generator)  # no 9
+    logits = torch.randn(500, 10, generator=generator) + 2 * torch.eye(10)[labels]
+    rows = per_class(logits, labels)
+    expected = precision_recall_fscore_support(
+        labels, logits.argmax(dim=1), labels=range(10), zero_division=0
+    )
+    for name, values in zip(("precision", "recall", "f1", "images"), expected, strict=True):
+        assert [row[name] for row in rows] == pytest.approx(values.tolist())
+    for row in rows[:9]:
+        found = binomtest(round(row["recall"] * row["images"]), row["images"])
+        interval = found.proportion_ci(0.95, method="wilson")
+        assert (row["recall_low"], row["recall_high"]) == pytest.approx(
+            (interval.low, interval.high)
+        )
 
 
 def test_calibration_compares_confidence_and_share_right():
