@@ -2,14 +2,15 @@
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from pathlib import Path
 
 from common import errors, model_card, run_exported
-from common.arrays import FOLDER, load_split
+from common.arrays import Split, load_split
 from common.determinism import fix_arithmetic
 from common.errors import UserError
 from common.files import whole_file, write_bytes, write_json
@@ -56,25 +57,40 @@ def write_models(
         yield "int8"
 
 
-def answers(name: str, file: Path) -> torch.Tensor:
+def answers(name: str, file: Path, test: Split) -> torch.Tensor:
     """Return the probabilities float32 [N, 10] that a file, in a fresh process, gives the test set.
 
     Raises:
         UserError: the file cannot be loaded or run.
     """
     output = file.with_suffix(".npy")
-    command = [
-        *(sys.executable, run_exported.__file__, name),
-        *(str(file), str(FOLDER / "test.safetensors"), str(output)),
-    ]
+    command = [sys.executable, run_exported.__file__, name, str(file), str(output)]
     try:
-        result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        if result.returncode:
-            reason = (result.stderr.splitlines() or [f"exit code {result.returncode}"])[-1]
-            raise UserError(f"{FILES[name]}: does not run ({reason}); not exported")
+        with tempfile.TemporaryFile("w+") as log:
+            with (
+                suppress(BrokenPipeError),  # it has ended, and its log says why
+                subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as process,
+            ):
+                for images in test.batches(BATCH_SIZE):
+                    process.stdin.write(images.numpy())
+            if process.returncode:
+                log.seek(0)
+                reason = (log.read().splitlines() or [f"exit code {process.returncode}"])[-1]
+                raise UserError(f"{FILES[name]}: does not run ({reason}); not exported")
         return torch.from_numpy(np.load(output))
     finally:
         output.unlink(missing_ok=True)
+
+
+def measure(name: str, file: Path, test: Split, expected: torch.Tensor) -> dict:
+    """Return the row of metrics/export.json; `expected` are the eager network's probabilities."""
+    output = answers(name, file, test)
+    return {
+        "format": name,
+        "accuracy": accuracy(output, test.labels),
+        "max_difference": output.sub_(expected).abs_().max().item(),
+        "bytes": file.stat().st_size,
+    }
 
 
 def check(metrics: dict, eager_accuracy: float, params: ExportParams) -> None:
@@ -127,20 +143,12 @@ def main() -> None:
         classifier = nn.Sequential(network, nn.Softmax(dim=1)).eval().requires_grad_(False)
         with ThreadPoolExecutor(2) as pool:  # one format is tried while the next is written
             tried = {
-                name: pool.submit(answers, name, files[name])
+                name: pool.submit(measure, name, files[name], test, expected)
                 for name in write_models(classifier, provenance, params, files)
             }
-        metrics = []
-        for name in params.formats:
-            output = tried[name].result()
-            row = {
-                "format": name,
-                "accuracy": accuracy(output, test.labels),
-                "max_difference": output.sub_(expected).abs_().max().item(),
-                "bytes": files[name].stat().st_size,
-            }
+        metrics = [tried[name].result() for name in params.formats]
+        for row in metrics:
             check(row, right, params)
-            metrics.append(row)
     for name in set(FILES) - set(params.formats):
         write_bytes(FILES[name], b"")  # DVC wants each output; empty says that it was not chosen
     write_bytes(CARD, model_card.render(provenance, scores, metrics))

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.arrays import Split, load_split, save_split
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from playwright.sync_api import Browser, sync_playwright
 from working_tree import copy_working_tree
 
 ROOT = Path(__file__).parents[1]
@@ -161,6 +163,18 @@ def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple
 def model_file(on_digits: tuple[Project, str]) -> Path:
     """The exported model of that project, which knows scikit-learn's digits."""
     return on_digits[0].folder / "models/model.onnx"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium, without a window."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("chromium is not installed (.ci/install-packages installs it from Debian)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 def copy_of(project: Project, folder: Path) -> Project:

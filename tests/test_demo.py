@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -22,9 +21,7 @@ import pytest
 from conftest import ROOT, clean_environment
 from drawings import DRAWINGS, draw
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
-
-CHROMIUM = shutil.which("chromium")
+from playwright.sync_api import Browser, Page, expect
 
 
 @contextmanager
@@ -206,16 +203,6 @@ def test_fifty_clients_at_once_are_all_answered(url: str):
     assert len(seconds) == 500
     p50, p99 = np.percentile(seconds, (50, 99))
     print(f"50 clients, 500 requests: p50 {1e3 * p50:.0f} ms, p99 {1e3 * p99:.0f} ms")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -1,26 +1,16 @@
 """Run an exported classifier as a stranger would: without this project, in a process of its own.
 
-`python run_exported.py FORMAT MODEL IMAGES OUTPUT` writes the probabilities float32 [N, 10] of the
-images in IMAGES, a file of data/prepared, to OUTPUT, a .npy file.
+`python run_exported.py FORMAT MODEL OUTPUT` reads images uint8 [N, 28, 28], as bytes, from standard
+input, and writes their probabilities float32 [N, 10] to OUTPUT, a .npy file.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
-from safetensors import safe_open
 
-BATCH_SIZE = 250
-
-
-def batches(path: str) -> Iterator[np.ndarray]:
-    """Yield the images, float32 [n, 1, 28, 28] in [0, 1], in order."""
-    with safe_open(path, framework="np") as file:
-        images = file.get_slice("images")
-        count = images.get_shape()[0]
-        for first in range(0, count, BATCH_SIZE):
-            batch = images[first : min(first + BATCH_SIZE, count)]
-            yield batch[:, None].astype(np.float32) / 255
+SIDE = 28
+BATCH_SIZE = 250  # images; bounds memory
 
 
 def load(name: str, path: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -40,9 +30,13 @@ def load(name: str, path: str) -> Callable[[np.ndarray], np.ndarray]:
     return lambda images: model(torch.from_numpy(images)).numpy()
 
 
-def main(name: str, model: str, images: str, output: str) -> None:
+def main(name: str, model: str, output: str) -> None:
     run = load(name, model)
-    np.save(output, np.concatenate([run(batch) for batch in batches(images)]))
+    outputs = []
+    while content := sys.stdin.buffer.read(BATCH_SIZE * SIDE * SIDE):
+        images = np.frombuffer(content, np.uint8).reshape(-1, 1, SIDE, SIDE)
+        outputs.append(run(images.astype(np.float32) / 255))
+    np.save(output, np.concatenate(outputs))
 
 
 if __name__ == "__main__":
