@@ -71,7 +71,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lay_out(CONVOLUTIONAL)
     shutil.copy2(ROOT / "params.yaml", folder)
     # Of an untrained network, int8 may lose any part of its chance accuracy.
-    change(folder / "params.yaml", "max_accuracy_drop: 0.005", "max_accuracy_drop: 1.0")
+    change(folder / "params.yaml", "max_accuracy_drop: 0.02", "max_accuracy_drop: 1.0")
     run_export(folder)
     return folder
 

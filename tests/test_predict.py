@@ -256,13 +256,18 @@ def test_bad_files_get_a_line_each_and_the_others_an_answer(model_file: Path, tm
     }
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no model"])
-def test_a_missing_or_damaged_model_says_what_to_do(tmp_path: Path, content: bytes | None):
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [(None, "no such file"), (b"", "not exported; add onnx"), (b"no model", "damaged")],
+)
+def test_a_missing_or_damaged_model_says_what_to_do(
+    tmp_path: Path, content: bytes | None, problem: str
+):
     path = tmp_path / "model.onnx"
     if content is not None:
         path.write_bytes(content)
     stderr = predict("--model", path, "-", code=1).stderr.decode()
-    assert stderr.startswith(f"error: {path}: {'no such file' if content is None else 'damaged'}")
+    assert stderr.startswith(f"error: {path}: {problem}")
     assert stderr.endswith("`dvc repro`\n")
     assert stderr.count("\n") == 1
 
@@ -286,17 +291,3 @@ def test_neither_torch_nor_scikit_learn_is_imported():
     ).stdout.split()
     assert "onnxruntime" in modules
     assert {"torch", "sklearn", "scipy", "dvc", "onnx"}.isdisjoint(modules)
-
-
-def test_the_throughput_benchmark_runs(model_file: Path):
-    output = subprocess.run(
-        [sys.executable, "benchmarks/predict_throughput.py", "--quick", "--model", model_file],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    result = json.loads(output)
-    assert result["images"] == 200
-    assert result["images_per_second"] > 0
-    assert result["peak_mib"] > 20
