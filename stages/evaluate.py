@@ -13,7 +13,7 @@ from common.files import write_bytes, write_json
 from common.inference import predict_batches
 from common.mistakes import gallery
 from common.params import load_params
-from common.scores import BINS, bin_name, calibration, headline, per_class
+from common.scores import BINS, bin_name, score
 from common.weights import load_network
 
 import torch
@@ -58,7 +58,8 @@ def main() -> None:
     network, test = load_network(), load_split("test")
     logits = predict_batches(network, test, params.batch_size)
     predicted = logits.argmax(dim=1)
-    digits, bins = per_class(logits, test.labels), calibration(logits, test.labels)
+    metrics = score(logits, test.labels)
+    digits, bins = metrics.pop("per_class"), metrics.pop("calibration")
     predictions = zip(test.labels.tolist(), predicted.tolist(), strict=True)
     write_csv(PREDICTIONS, ("actual", "predicted"), predictions)
     write_csv(PER_CLASS, digits[0], (row.values() for row in digits))
@@ -66,7 +67,6 @@ def main() -> None:
     write_csv(CONFIDENCE, ("confidence", "right", "wrong"), confidence_histogram(bins))
     write_csv(CONFUSIONS, ("pair", "images"), worst_confusions(predicted, test.labels))
     write_bytes(MISTAKES, gallery(test, logits))
-    metrics = headline(logits, test.labels)
     write_json(METRICS, metrics)
     print(f"Test accuracy: {metrics['accuracy']:.2%}, loss: {metrics['loss']:.6f}")
 

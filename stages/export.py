@@ -14,22 +14,16 @@ from common.arrays import Split, load_split
 from common.determinism import fix_arithmetic
 from common.errors import UserError
 from common.files import whole_file, write_bytes, write_json
-from common.formats import to_int8, to_onnx, to_program, to_pt2, to_torchscript
-from common.inference import accuracy, mean_loss, predict_batches
+from common.formats import FILES, to_int8, to_onnx, to_program, to_pt2, to_torchscript
+from common.inference import accuracy, predict_batches
 from common.params import ExportParams, load_params
-from common.scores import calibration, headline, per_class
+from common.scores import score
 from common.weights import load_network, load_record
 
 import numpy as np
 import torch
 from torch import nn
 
-FILES = {
-    "torchscript": Path("models/model.pth"),
-    "pt2": Path("models/model.pt2"),
-    "onnx": Path("models/model.onnx"),
-    "int8": Path("models/model.int8.onnx"),
-}
 CARD = Path("models/README.md")
 METRICS = Path("metrics/export.json")
 BATCH_SIZE = 250  # bounds memory only
@@ -40,14 +34,14 @@ def write_models(
     classifier: nn.Module, provenance: dict, params: ExportParams, files: dict[str, Path]
 ) -> Iterator[str]:
     """Write each format to its path in `files`; yield its name when it is written."""
+    if "torchscript" in files:
+        files["torchscript"].write_bytes(to_torchscript(classifier, provenance))
+        yield "torchscript"
     if set(files) & {"pt2", "onnx", "int8"}:
         program = to_program(classifier)
     if "pt2" in files:
         files["pt2"].write_bytes(to_pt2(program, provenance))
         yield "pt2"
-    if "torchscript" in files:
-        files["torchscript"].write_bytes(to_torchscript(classifier, provenance))
-        yield "torchscript"
     if "onnx" in files:
         files["onnx"].write_bytes(to_onnx(program, provenance))
         yield "onnx"
@@ -127,17 +121,13 @@ def main() -> None:
     network, test = load_network(), load_split("test")
     logits = predict_batches(network, test, BATCH_SIZE)
     expected = logits.softmax(dim=1)
-    right = accuracy(logits, test.labels)
+    scores = score(logits, test.labels)
     provenance = {
         **load_record(),
-        "test": {"accuracy": right, "loss": mean_loss(logits, test.labels), "images": len(test)},
+        "test": {name: scores[name] for name in ("accuracy", "loss", "images")},
         "versions": {library: version(library).split("+")[0] for library in LIBRARIES},
     }
 
-    scores = headline(logits, test.labels) | {
-        "per_class": per_class(logits, test.labels),
-        "calibration": calibration(logits, test.labels),
-    }
     with ExitStack() as stack:
         files = {name: stack.enter_context(whole_file(FILES[name])) for name in params.formats}
         classifier = nn.Sequential(network, nn.Softmax(dim=1)).eval().requires_grad_(False)
@@ -148,7 +138,7 @@ def main() -> None:
             }
         metrics = [tried[name].result() for name in params.formats]
         for row in metrics:
-            check(row, right, params)
+            check(row, scores["accuracy"], params)
     for name in set(FILES) - set(params.formats):
         write_bytes(FILES[name], b"")  # DVC wants each output; empty says that it was not chosen
     write_bytes(CARD, model_card.render(provenance, scores, metrics))

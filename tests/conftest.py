@@ -165,9 +165,12 @@ def model_file(on_digits: tuple[Project, str]) -> Path:
     return on_digits[0].folder / "models/model.onnx"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a window."""
+    """Debian's Chromium, without a window.
+
+    Of one module: as long as it is open, Playwright's event loop runs, and no other may be started.
+    """
     path = shutil.which("chromium")
     if path is None:
         pytest.skip("chromium is not installed (.ci/install-packages installs it from Debian)")

@@ -7,7 +7,7 @@ from common.arrays import save_split
 from common.inference import accuracy, mean_loss, predict_batches
 from common.mistakes import gallery
 from common.networks import build
-from common.scores import calibration, headline, per_class
+from common.scores import calibration, per_class, score
 from common.weights import save_network
 from evaluate import confidence_histogram, main, worst_confusions
 
@@ -40,7 +40,9 @@ def test_the_score_of_known_answers():
     logits = torch.full((3, 10), -100.0)
     logits[[0, 1, 2], [0, 1, 2]] = 100.0
     labels = torch.tensor([0, 1, 1])
-    metrics = headline(logits, labels)
+    metrics = score(logits, labels)
+    assert metrics.pop("per_class") == per_class(logits, labels)
+    assert metrics.pop("calibration") == calibration(logits, labels)
     assert metrics == pytest.approx(
         {
             "accuracy": 2 / 3,
@@ -89,8 +91,8 @@ def test_calibration_compares_confidence_and_share_right():
     assert (row["confidence"], row["accuracy"]) == pytest.approx((0.8, 0.8))
     assert row["bin"] == "0.73 to 0.80"
     assert row["images"] == 10
-    assert headline(logits, labels)["calibration_error"] == pytest.approx(0, abs=1e-6)
-    everything_right = headline(logits, torch.full((10,), 3))
+    assert score(logits, labels)["calibration_error"] == pytest.approx(0, abs=1e-6)
+    everything_right = score(logits, torch.full((10,), 3))
     assert everything_right["calibration_error"] == pytest.approx(0.2, abs=1e-6)
 
 

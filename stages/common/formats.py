@@ -17,6 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
+FILES = {
+    "torchscript": Path("models/model.pth"),
+    "pt2": Path("models/model.pt2"),
+    "onnx": Path("models/model.onnx"),
+    "int8": Path("models/model.int8.onnx"),
+}
 PROVENANCE = "provenance"  # the key, or the stem of a .json, under which each format keeps it
 OPSET = 20  # of ONNX
 CALIBRATION_BATCH_SIZE = 100

@@ -2,42 +2,35 @@
 
 import json
 
-LOADING = {
-    "torchscript": (
-        "model.pth",
-        "TorchScript, for PyTorch in Python and C++",
-        """import torch
-model = torch.jit.load("models/model.pth")
+from common.formats import FILES
+
+BY_TORCH = """import torch
+model = {load}
 images = torch.zeros(3, 1, 28, 28)
 probabilities = model(images)
-print(probabilities.argmax(dim=1))""",
-    ),
-    "pt2": (
-        "model.pt2",
-        "torch.export, for PyTorch 2.13",
-        """import torch
-model = torch.export.load("models/model.pt2").module()
-images = torch.zeros(3, 1, 28, 28)
-probabilities = model(images)
-print(probabilities.argmax(dim=1))""",
-    ),
-    "onnx": (
-        "model.onnx",
-        "ONNX, for ONNX Runtime and many others; needs no PyTorch",
-        """import numpy, onnxruntime
-model = onnxruntime.InferenceSession("models/model.onnx")
+print(probabilities.argmax(dim=1))"""
+BY_ONNX_RUNTIME = """import numpy, onnxruntime
+model = {load}
 images = numpy.zeros((3, 1, 28, 28), "float32")
-[probabilities] = model.run(["probabilities"], {"images": images})
-print(probabilities.argmax(axis=1))""",
+[probabilities] = model.run(["probabilities"], {{"images": images}})
+print(probabilities.argmax(axis=1))"""
+# Of each format: what it is, the lines that use it, and how they load the file.
+USES = {
+    "torchscript": (
+        "TorchScript, for PyTorch in Python and C++",
+        BY_TORCH,
+        'torch.jit.load("{file}")',
+    ),
+    "pt2": ("torch.export, for PyTorch 2.13", BY_TORCH, 'torch.export.load("{file}").module()'),
+    "onnx": (
+        "ONNX, for ONNX Runtime and many others; needs no PyTorch",
+        BY_ONNX_RUNTIME,
+        'onnxruntime.InferenceSession("{file}")',
     ),
     "int8": (
-        "model.int8.onnx",
         "ONNX whose matrices and convolutions calculate in int8",
-        """import numpy, onnxruntime
-model = onnxruntime.InferenceSession("models/model.int8.onnx")
-images = numpy.zeros((3, 1, 28, 28), "float32")
-[probabilities] = model.run(["probabilities"], {"images": images})
-print(probabilities.argmax(axis=1))""",
+        BY_ONNX_RUNTIME,
+        'onnxruntime.InferenceSession("{file}")',
     ),
 }
 
@@ -45,8 +38,8 @@ print(probabilities.argmax(axis=1))""",
 def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
     """Return the card as Markdown.
 
-    `provenance` is what the files hold, `scores` has what `common.scores` finds: its
-    headline, `per_class` and `calibration`; `exports` a row for each format, as in metrics/export.json.
+    `provenance` is what the files hold, `scores` is `scores.score`'s, `exports` a row for each
+    format, as in metrics/export.json.
     """
     training, dataset = provenance["training"], provenance["training"]["dataset"]
     kind = provenance["network"]["network"].replace("_", "-")
@@ -61,12 +54,13 @@ def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
     )
     files, loading = [], []
     for row in exports:
-        file, what, code = LOADING[row["format"]]
+        file, (what, lines, load) = FILES[row["format"]], USES[row["format"]]
+        code = lines.format(load=load.format(file=file))
         files.append(
-            f"| `{file}` | {what} | {row['bytes']:,} | {row['accuracy']:.2%} | "
+            f"| `{file.name}` | {what} | {row['bytes']:,} | {row['accuracy']:.2%} | "
             f"{row['max_difference']:.1e} |"
         )
-        loading.append(f"`{file}`:\n\n```python\n{code}\n```")
+        loading.append(f"`{file.name}`:\n\n```python\n{code}\n```")
     files, loading = "\n".join(files), "\n\n".join(loading)
     return f"""# A classifier of single handwritten digits
 

@@ -4,6 +4,7 @@
 input, and writes their probabilities float32 [N, 10] to OUTPUT, a .npy file.
 """
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -37,6 +38,7 @@ def main(name: str, model: str, output: str) -> None:
         images = np.frombuffer(content, np.uint8).reshape(-1, 1, SIDE, SIDE)
         outputs.append(run(images.astype(np.float32) / 255))
     np.save(output, np.concatenate(outputs))
+    gc.freeze()  # else Python would look for cycles among all of torch's objects as it ends
 
 
 if __name__ == "__main__":

@@ -11,20 +11,23 @@ import torch
 BINS = 15  # of confidence, as in Guo et al.
 
 
-def headline(logits: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Return what two networks are compared by, from logits float32 [N, 10] and labels uint8 [N].
+def score(logits: torch.Tensor, labels: torch.Tensor) -> dict:
+    """Return all scores of logits float32 [N, 10] against labels uint8 [N].
 
     `accuracy` is in [0, 1], `loss` the mean cross-entropy in nats, `calibration_error` the expected
-    calibration error in [0, 1], `macro_f1` the mean of the digits' F1, `images` N.
+    calibration error in [0, 1], `macro_f1` the mean of the digits' F1, `images` N. `per_class` and
+    `calibration` are the rows behind them.
     """
-    bins = calibration(logits, labels)
+    digits, bins = per_class(logits, labels), calibration(logits, labels)
     gaps = (row["images"] * abs(row["accuracy"] - row["confidence"]) for row in bins)
     return {
         "accuracy": accuracy(logits, labels),
         "loss": mean_loss(logits, labels),
         "calibration_error": sum(gaps) / max(1, len(labels)),
-        "macro_f1": mean(row["f1"] for row in per_class(logits, labels)),
+        "macro_f1": mean(row["f1"] for row in digits),
         "images": len(labels),
+        "per_class": digits,
+        "calibration": bins,
     }
 
 
