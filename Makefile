@@ -56,6 +56,7 @@ format: $(VENV)/test.installed
 $(VENV)/run.installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	  f"error: {sys.executable} is Python {v.major}.{v.minor}; Python 3.11 or newer is needed: make PYTHON=<path>")'
+	@echo 'Installing the pinned packages into $(VENV): some minutes.'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@

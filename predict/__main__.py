@@ -79,7 +79,9 @@ def list_pictures(path: Path) -> list[Path]:
     if path == STDIN or not path.is_dir():
         return [path]
     try:
-        pictures = sorted(one for one in path.iterdir() if one.suffix.lower() in SUFFIXES)
+        pictures = sorted(
+            one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and not one.is_dir()
+        )
     except OSError as error:
         raise UserError(f"{printable(path)}: {error.strerror}") from None
     if not pictures:

@@ -40,7 +40,9 @@ class Model:
             raise
         except Exception as error:  # its exceptions have no common base
             reason = " ".join(str(error).split())
-            raise UserError(f"{path}: damaged ({reason}); delete it and run `dvc repro`") from None
+            raise UserError(
+                f"{path}: not an ONNX file, or damaged ({reason}); make it with `dvc repro`"
+            ) from None
         shapes = [
             (one.name, one.type, one.shape[1:])
             for one in (*self._session.get_inputs(), *self._session.get_outputs())

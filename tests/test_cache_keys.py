@@ -49,7 +49,6 @@ OTHER_VALUES = {
         f"{recipe}.{name}": value
         for recipe in ("convolutional", "thorough")
         for name, value in {
-            "ensemble": 3,
             "channels": [4, 8, 16],
             "kernel_sizes": [3, 3, 3],
             "pool_sizes": [1, 1, 1],

@@ -50,7 +50,7 @@ def test_the_same_seed_gives_the_same_network(digits: Split, threads: int):
         trained(digits, epochs=1, threads=threads, seed=seed)[0] for seed in (0, 0, 1)
     )
     assert all(torch.equal(once[name], again[name]) for name in once)
-    assert not torch.equal(once["networks.0.0.weight"], other["networks.0.0.weight"])
+    assert not torch.equal(once["network.0.weight"], other["network.0.weight"])
 
 
 def test_threads_share_the_work_of_a_batch(digits: Split):
@@ -59,7 +59,7 @@ def test_threads_share_the_work_of_a_batch(digits: Split):
     params = recipe(**STILL)
     noise = torch.Generator().manual_seed(0)
     maps, bends = draw_maps(12, params, noise), draw_bends(12, params, noise)
-    network = build(params.description).networks[0].eval()
+    network = build(params.description).network.eval()
     replica = convolutional.replica_of(network)
     convolutional.backward(12, network, (images, maps, bends, labels))
     whole = [weights.grad.clone() for weights in network.parameters()]
@@ -70,17 +70,6 @@ def test_threads_share_the_work_of_a_batch(digits: Split):
     for expected, one, other in zip(whole, network.parameters(), replica.parameters(), strict=True):
         torch.testing.assert_close(one.grad, expected)
         assert one.data_ptr() == other.data_ptr()
-
-
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_the_first_network_of_an_ensemble_is_trained_as_if_alone(digits: Split, threads: int):
-    """Each network has its own loss, and the shares of a batch are those of the threads it has."""
-    alone, losses = trained(digits, epochs=2, threads=max(1, threads // 2))
-    together, mean_losses = trained(digits, epochs=2, threads=threads, ensemble=2)
-    assert all(torch.equal(together[name], alone[name]) for name in alone)
-    assert not torch.equal(together["networks.0.0.weight"], together["networks.1.0.weight"])
-    assert mean_losses != losses
-    assert mean_losses == pytest.approx(losses, rel=0.2)
 
 
 def test_no_distortion_leaves_the_images(digits: Split):
@@ -112,8 +101,8 @@ def test_a_shift_is_so_many_pixels(digits: Split):
     assert abs(shifts.mean().item()) < 0.1
 
 
-def test_an_ensemble_averages_five_looks_of_each_network(digits: Split):
-    ensemble = build(recipe(ensemble=2).description).eval()
+def test_five_looks_are_averaged(digits: Split):
+    classifier = build(recipe().description).eval()
     images = to_input(next(digits.batches(80)))
     blank = torch.zeros(80, 1, 1, 28)
     up = torch.cat([images[:, :, 1:], blank], dim=2)
@@ -122,11 +111,9 @@ def test_an_ensemble_averages_five_looks_of_each_network(digits: Split):
     right = torch.cat([blank.transpose(2, 3), images[..., :-1]], dim=3)
     with torch.no_grad():
         looks = [
-            network(look).log_softmax(dim=1)
-            for network in ensemble.networks
-            for look in (images, up, down, left, right)
+            classifier.network(look).log_softmax(dim=1) for look in (images, up, down, left, right)
         ]
-        torch.testing.assert_close(ensemble(images), torch.stack(looks).mean(dim=0))
+        torch.testing.assert_close(classifier(images), torch.stack(looks).mean(dim=0))
 
 
 def test_the_recipes_networks_stay_under_a_million_parameters():

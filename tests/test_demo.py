@@ -273,6 +273,23 @@ def test_the_bars_show_the_probabilities(page: Page):
         assert cells[-1] == f"{100 * value:.1f} %"
 
 
+def test_a_change_is_asked_about_at_once(page: Page):
+    page.evaluate(
+        """() => {
+            window.happened = [];
+            const fetch = window.fetch;
+            window.fetch = (...all) => { happened.push("asked"); return fetch(...all); };
+            document.addEventListener("pointerdown", () => {
+                happened.push("drawn");
+                setTimeout(() => happened.push("later"));
+            }, { capture: true });
+        }"""
+    )
+    draw_by_mouse(page, 1)
+    expect_digit(page, 1)
+    assert page.evaluate("happened.slice(0, 3)") == ["drawn", "asked", "later"]
+
+
 def test_undo_takes_back_the_last_stroke(page: Page):
     draw_by_mouse(page, 1)
     expect_digit(page, 1)

@@ -36,7 +36,6 @@ FEED_FORWARD = {
 }
 CONVOLUTIONAL = {
     "network": "convolutional",
-    "ensemble": 2,
     "channels": [4, 8],
     "kernel_sizes": [5, 3],
     "pool_sizes": [2, 2],
@@ -64,7 +63,7 @@ def run_export(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which an ensemble of convolutional networks was exported."""
+    """A folder in which a convolutional network was exported."""
     folder = tmp_path_factory.mktemp("exported")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

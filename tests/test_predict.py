@@ -258,7 +258,11 @@ def test_bad_files_get_a_line_each_and_the_others_an_answer(model_file: Path, tm
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(None, "no such file"), (b"", "not exported; add onnx"), (b"no model", "damaged")],
+    [
+        (None, "no such file"),
+        (b"", "not exported; add onnx"),
+        (b"no model", "not an ONNX file, or damaged ("),
+    ],
 )
 def test_a_missing_or_damaged_model_says_what_to_do(
     tmp_path: Path, content: bytes | None, problem: str
@@ -270,6 +274,16 @@ def test_a_missing_or_damaged_model_says_what_to_do(
     assert stderr.startswith(f"error: {path}: {problem}")
     assert stderr.endswith("`dvc repro`\n")
     assert stderr.count("\n") == 1
+
+
+def test_the_examples_of_the_readme(model_file: Path):
+    examples = ["predict/examples/three.png", "predict/examples/photos/"]
+    lines = predict("--model", model_file, *examples).stdout.decode().splitlines()
+    names, digits = zip(*(line.split()[:2] for line in lines), strict=True)
+    assert names == tuple(
+        f"predict/examples/{name}" for name in ("three.png", "photos/five.jpg", "photos/seven.webp")
+    )
+    assert digits == ("3", "5", "7")
 
 
 def test_a_reader_that_has_read_enough_sees_no_traceback(model_file: Path, tmp_path: Path):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from common.arrays import SIDE, Split
-from common.networks import Ensemble, to_input
+from common.networks import FiveLooks, to_input
 from common.params import ConvolutionalParams
 
 import torch
@@ -17,14 +17,12 @@ from tqdm import tqdm
 
 
 def train(
-    ensemble: Ensemble, split: Split, params: ConvolutionalParams, device: torch.device
+    classifier: FiveLooks, split: Split, params: ConvolutionalParams, device: torch.device
 ) -> Iterator[tuple[float, float]]:
-    """Train each network of `ensemble` in place; after each epoch yield mean loss, nats, and accuracy.
+    """Train the network of `classifier` in place; after each epoch yield its loss, nats, and accuracy.
 
-    Both are means over the networks, of the distorted images that they were trained on.
-
-    The networks see the same batches and differ by their initial weights. They share out the
-    `params.threads`; where there are more threads than networks, several take parts of each batch.
+    Both are means over the distorted images that it was trained on, of one look at each. Each of the
+    `params.threads` takes a part of each batch.
 
     The learning rate rises linearly from 0 to `params.learning_rate` over the share `params.warmup`
     of the steps, and falls linearly to 0 over the others. An incomplete last batch of an epoch is
@@ -33,15 +31,10 @@ def train(
     # torch's own threads would wait for one another in each of hundreds of small operations, and
     # where another process takes a core away, for long. Ours do so once a step.
     torch.set_num_threads(1)
-    ensemble.to(memory_format=torch.channels_last)
-    shares = max(1, params.threads // params.ensemble)
-    workers = [
-        worker
-        for network in ensemble.networks
-        for worker in (network, *(replica_of(network) for _ in range(1, shares)))
-    ]
-    matrices = [weights for weights in ensemble.parameters() if weights.ndim > 1]
-    others = [weights for weights in ensemble.parameters() if weights.ndim <= 1]
+    network = classifier.network.to(memory_format=torch.channels_last)
+    replicas = [network, *(replica_of(network) for _ in range(1, params.threads))]
+    matrices = [weights for weights in network.parameters() if weights.ndim > 1]
+    others = [weights for weights in network.parameters() if weights.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices}, {"params": others, "weight_decay": 0.0}],
         lr=params.learning_rate,
@@ -66,21 +59,18 @@ def train(
         ):
             images, labels = (part.to(device) for part in split.take(indices))
             moves = draw_maps(len(labels), params, noise), draw_bends(len(labels), params, noise)
-            parts = zip(
-                *(part.tensor_split(shares) for part in (images, *moves, labels)), strict=True
-            )
+            shares = (part.tensor_split(params.threads) for part in (images, *moves, labels))
             work = partial(backward, len(labels))
-            total += sum(pool.map(work, workers, list(parts) * params.ensemble))
-            for first in range(0, len(workers), shares):
-                merge_gradients(workers[first : first + shares])
+            total += sum(pool.map(work, replicas, zip(*shares, strict=True)))
+            merge_gradients(replicas)
             optimizer.step()
             schedule.step()
-        return (total / (batches * params.ensemble)).tolist()
+        return (total / batches).tolist()
 
     flush = partial(torch.set_flush_denormal, True)  # is set for each thread
     for epoch in range(1, params.epochs + 1):
-        for worker in workers:
-            worker.train()
+        for replica in replicas:
+            replica.train()
         with ThreadPoolExecutor(params.threads, initializer=flush) as pool:
             loss, accuracy = run(epoch, pool)
         yield loss, accuracy

@@ -93,8 +93,8 @@ Accuracy {scores["accuracy"]:.2%}, loss {scores["loss"]:.4f} nats, macro F1 {sco
 
 ### Calibration
 
-Expected calibration error {scores["calibration_error"]:.4f}: so far, on average, is the highest
-probability from the share of right answers.
+Expected calibration error {scores["calibration_error"]:.4f}: how far, on average, the highest
+probability is from the share of the answers that are right.
 
 | highest probability | its mean | right | images |
 |---|--:|--:|--:|
@@ -115,6 +115,10 @@ people, money or safety.
 
 Each file holds its provenance (data, parameters, scores, versions): `provenance.json` among the extra
 files of PyTorch's formats, `provenance` in the metadata of ONNX.
+
+In the project's folder, for three empty images (a picture of a digit has first to be brought to the
+form of the data, as `python -m predict PICTURE` does: light ink on black, in a box of 20 by 20
+pixels, centred by its mass in 28 by 28):
 
 {loading}
 """.encode()

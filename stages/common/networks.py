@@ -23,8 +23,7 @@ def build(description: dict) -> nn.Module:
         case "feed_forward":
             return feed_forward(**description)
         case "convolutional":
-            members = description.pop("ensemble")
-            return Ensemble([convolutional(**description) for _ in range(members)])
+            return FiveLooks(convolutional(**description))
         case other:
             raise ValueError(f"no network {other!r}")
 
@@ -57,22 +56,21 @@ def convolutional(
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * side * side, CLASSES))
 
 
-class Ensemble(nn.Module):
-    """Networks that look at each image in five places; what all of them say is averaged.
+class FiveLooks(nn.Module):
+    """A network that looks at each image in five places; what it says is averaged.
 
     The places are where the image is, and one pixel up, down, left and right of it. The average is
-    that of the log-probabilities, which are logits too. Only the networks themselves are trained.
+    that of the log-probabilities, which are logits too. Only `network` itself is trained.
     """
 
-    def __init__(self, networks: list[nn.Module]):
+    def __init__(self, network: nn.Module):
         super().__init__()
-        self.networks = nn.ModuleList(networks)
+        self.network = network
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         padded = pad(images, (1, 1, 1, 1))
         looks = [
-            log_softmax(network(padded[..., top : top + SIDE, left : left + SIDE]), dim=1)
-            for network in self.networks
+            log_softmax(self.network(padded[..., top : top + SIDE, left : left + SIDE]), dim=1)
             for top, left in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
         ]
         return torch.stack(looks).mean(dim=0)

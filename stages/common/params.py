@@ -68,7 +68,6 @@ class FeedForwardParams(Recipe):
 
 
 class ConvolutionalParams(Recipe):
-    ensemble: Annotated[int, Field(ge=1, le=256)]
     channels: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
     kernel_sizes: list[Annotated[int, Field(ge=1, le=28)]]
     pool_sizes: list[Annotated[int, Field(ge=1, le=28)]]
@@ -97,18 +96,17 @@ class ConvolutionalParams(Recipe):
                     f"kernel_sizes: {self.kernel_sizes} with pool_sizes {self.pool_sizes} leave "
                     f"nothing of the 28 pixels after layer {layer}: use smaller ones"
                 )
-        shares = max(1, self.threads // self.ensemble)  # of a batch, see convolutional.train
-        if self.batch_size < 2 * shares:
+        if self.batch_size < 2 * self.threads:
             raise ValueError(
                 f"batch_size: {self.batch_size} is too small for {self.threads} threads: batch "
-                f"normalisation wants at least two images in each share, so at least {2 * shares}"
+                f"normalisation wants at least two images in each share, so at least {2 * self.threads}"
             )
         return self
 
     @property
     def description(self) -> dict:
         """What `common.networks.build` takes."""
-        shape = self.model_dump(include={"ensemble", "channels", "kernel_sizes", "pool_sizes"})
+        shape = self.model_dump(include={"channels", "kernel_sizes", "pool_sizes"})
         return {"network": "convolutional", **shape}
 
 

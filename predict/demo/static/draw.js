@@ -1,7 +1,6 @@
 // Draw on the canvas, send it to the server, show what the network says.
 
 const PEN = 30; // of the canvas's 448: MNIST's strokes are about as wide beside its digits
-const WAIT = 60; // milliseconds without a new point before the drawing is sent
 
 const element = (id) => document.getElementById(id);
 const canvas = element("canvas");
@@ -10,7 +9,7 @@ const context = canvas.getContext("2d");
 let strokes = []; // each a list of points {x, y} in the canvas's pixels
 let picture = null; // an uploaded one, instead of strokes
 let pointer = null; // the id of the pointer that is drawing
-let timer = 0;
+let wanted = null; // gives the body of the next request
 let request = null; // the AbortController of the one under way
 
 const bars = Array.from({ length: 10 }, (_, digit) => {
@@ -61,36 +60,53 @@ function show(message, answer = null) {
   });
 }
 
-// Ask about a picture; an answer that is still under way is no longer wanted.
-async function ask(blob) {
-  request?.abort();
-  const ours = (request = new AbortController());
+// Ask about what is wanted, and again for what was wanted meanwhile: one request at a time, and none
+// about what is already out of date.
+async function ask() {
+  if (request) return;
+  while (wanted) {
+    const body = wanted();
+    wanted = null;
+    request = new AbortController();
+    await answer(body, request.signal);
+  }
+  request = null;
+}
+
+async function answer(body, signal) {
   try {
-    const response = await fetch("predict", { method: "POST", body: blob, signal: ours.signal });
-    const answer = await response.json();
-    if (ours.signal.aborted) return;
+    const response = await fetch("predict", { method: "POST", body, signal });
+    const found = await response.json();
+    if (signal.aborted) return;
     if (!response.ok) {
-      show(`Not read: ${answer.error}.`);
-    } else if (answer.digit === null) {
+      show(`Not read: ${found.error}.`);
+    } else if (found.digit === null) {
       show("No digit found. Draw one from 0 to 9.");
     } else {
-      const percent = (100 * answer.probabilities[answer.digit]).toFixed(1);
-      show(`This is a ${answer.digit}, with ${percent} % probability.`, answer);
+      const percent = (100 * found.probabilities[found.digit]).toFixed(1);
+      show(`This is a ${found.digit}, with ${percent} % probability.`, found);
     }
   } catch (error) {
     if (error.name !== "AbortError") show("The server does not answer. Is it still running?");
   }
 }
 
+// The canvas as a PNG. At once: canvas.toBlob waits for an idle moment, up to a second.
+function drawing() {
+  const [, base64] = canvas.toDataURL("image/png").split(",");
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+}
+
 function changed() {
   redraw();
-  clearTimeout(timer);
-  if (!strokes.length && !picture) {
+  if (strokes.length || picture) {
+    wanted = drawing;
+    ask();
+  } else {
+    wanted = null;
     request?.abort();
     show("Draw a digit from 0 to 9.");
-    return;
   }
-  timer = setTimeout(() => canvas.toBlob(ask), WAIT);
 }
 
 function clear() {
@@ -116,7 +132,8 @@ async function upload(file) {
     return;
   }
   redraw();
-  ask(file); // the file itself, in its full size
+  wanted = () => file; // itself, in its full size
+  ask();
 }
 
 function point(event) {
