@@ -20,7 +20,7 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 SIDE = 256  # pixels: larger pictures are averaged down to it, which also takes noise away
-SMALL = 64  # pixels: below it, what varies along the border is a digit cut out, not uneven light
+SMALL = 32  # pixels: below it, what varies along the border is a digit cut out, not uneven light
 MIN_CONTRAST = 24  # of 255, between ink and paper; noise and JPEG's blocks stay below
 STROKE = 2.0  # pixels in MNIST's box of 20 x 20: thinner strokes would fade when scaled down
 
@@ -153,7 +153,11 @@ def _paper(colours: np.ndarray) -> np.ndarray:
             weights = 1 / (1 + np.abs(basis @ surface - levels).mean(axis=1, keepdims=True))
         distance = np.abs(colours[some] - terms[some] @ surface).mean(axis=2)
         chosen = distance < _otsu(distance)
-    return terms @ surface
+    # The border of a digit cut out may be dark too: then one colour explains more of the picture.
+    near = 0.1 * np.abs(colours - paper).max()
+    lit = np.abs(colours - terms @ surface).mean(axis=2) < near
+    plain = np.abs(colours - paper).mean(axis=2) < near
+    return terms @ surface if lit.sum() > plain.sum() else paper
 
 
 def _otsu(levels: np.ndarray) -> float:

@@ -66,6 +66,10 @@ def unevenly_lit(image: Image.Image) -> Image.Image:
     return Image.fromarray(((np.asarray(image) * 0.7 + 40) * light).astype(np.uint8))
 
 
+def cut_out(image: Image.Image) -> Image.Image:
+    return image.crop(ImageOps.invert(image).getbbox())
+
+
 def off_centre(image: Image.Image) -> Image.Image:
     wide = Image.new("L", (900, 600), 255)
     wide.paste(image.resize((330, 330)), (550, 30))
@@ -91,6 +95,8 @@ VARIANTS = {
     "off-centre": lambda image: encoded(off_centre(image)),
     "noise": lambda image: encoded(noisy(image)),
     "uneven light": lambda image: encoded(unevenly_lit(image), "JPEG", quality=70),
+    "small, in uneven light": lambda image: encoded(unevenly_lit(image.resize((56, 56)))),
+    "cut out": lambda image: encoded(cut_out(image)),
 }
 
 
