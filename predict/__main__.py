@@ -9,7 +9,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -80,7 +79,9 @@ def list_pictures(path: Path) -> list[Path]:
         return [path]
     try:
         pictures = sorted(
-            one for one in path.iterdir() if one.suffix.lower() in SUFFIXES and not one.is_dir()
+            one
+            for one in path.iterdir()  # a broken link is told of, a pipe would be waited for
+            if one.suffix.lower() in SUFFIXES and (one.is_file() or not one.exists())
         )
     except OSError as error:
         raise UserError(f"{printable(path)}: {error.strerror}") from None
@@ -101,20 +102,19 @@ def read(path: Path) -> np.ndarray | UserError:
 
 def classify(paths: list[Path], model: Model) -> Iterator[Answer | UserError]:
     """Yield the answer or the error for each picture; within a batch, the errors come first."""
-    with ThreadPoolExecutor() as pool:
-        for first in range(0, len(paths), BATCH):
-            batch = paths[first : first + BATCH]
-            results = list(pool.map(read, batch))
-            yield from (result for result in results if isinstance(result, UserError))
-            seen = [
-                (path, image)
-                for path, image in zip(batch, results, strict=True)
-                if not isinstance(image, UserError)
-            ]
-            if seen:
-                probabilities = model(np.stack([image for _, image in seen]))
-                for (path, image), row in zip(seen, probabilities, strict=True):
-                    yield Answer(path, image, row)
+    for first in range(0, len(paths), BATCH):
+        batch = paths[first : first + BATCH]
+        results = [read(path) for path in batch]  # threads were no faster, and took more memory
+        yield from (result for result in results if isinstance(result, UserError))
+        seen = [
+            (path, image)
+            for path, image in zip(batch, results, strict=True)
+            if not isinstance(image, UserError)
+        ]
+        if seen:
+            probabilities = model(np.stack([image for _, image in seen]))
+            for (path, image), row in zip(seen, probabilities, strict=True):
+                yield Answer(path, image, row)
 
 
 def draw_sheet(answers: list[Answer]) -> Image.Image:

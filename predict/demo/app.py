@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -94,7 +94,10 @@ def create_app(model: Model) -> Starlette:
         }
 
     async def predict(request: Request) -> Response:
-        body = await read_body(request)
+        try:
+            body = await read_body(request)
+        except ClientDisconnect:
+            return Response()  # nobody reads it
         if body is None:
             message = f"larger than {MAX_BYTES:,} bytes; scale the picture down"
             return error(413, message, connection="close")  # else the server reads the rest

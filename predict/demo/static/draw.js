@@ -8,6 +8,7 @@ const context = canvas.getContext("2d");
 
 let strokes = []; // each a list of points {x, y} in the canvas's pixels
 let picture = null; // an uploaded one, instead of strokes
+let version = 0; // of what is drawn or uploaded
 let pointer = null; // the id of the pointer that is drawing
 let wanted = null; // gives the body of the next request
 let request = null; // the AbortController of the one under way
@@ -98,6 +99,7 @@ function drawing() {
 }
 
 function changed() {
+  version += 1;
   redraw();
   if (strokes.length || picture) {
     wanted = drawing;
@@ -125,12 +127,16 @@ function undo() {
 
 async function upload(file) {
   clear();
+  const ours = version;
+  let opened;
   try {
-    picture = await createImageBitmap(file);
+    opened = await createImageBitmap(file);
   } catch {
     show("Not read: this file is no picture that the browser knows.");
     return;
   }
+  if (version !== ours) return; // something else was drawn or uploaded meanwhile
+  picture = opened;
   redraw();
   wanted = () => file; // itself, in its full size
   ask();
