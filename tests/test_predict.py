@@ -282,6 +282,16 @@ def test_a_missing_or_damaged_model_says_what_to_do(
     assert stderr.count("\n") == 1
 
 
+def test_a_pipe_in_a_folder_is_not_waited_for(model_file: Path, tmp_path: Path):
+    draw(3).save(tmp_path / "3.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    result = predict("--model", model_file, tmp_path, code=1)
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr.decode() == f"error: {tmp_path}/link.png: No such file or directory\n"
+
+
 def test_the_examples_of_the_readme(model_file: Path):
     examples = ["predict/examples/three.png", "predict/examples/photos/"]
     lines = predict("--model", model_file, *examples).stdout.decode().splitlines()

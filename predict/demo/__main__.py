@@ -44,7 +44,13 @@ def main() -> None:
     app = create_app(Model(options.model))
     listener = listen(options.port)
     print(f"http://{HOST}:{listener.getsockname()[1]} (Ctrl+C ends it)", flush=True)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,  # seconds for requests under way
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 
