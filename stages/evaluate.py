@@ -1,7 +1,6 @@
 """Score the trained network on the official test set."""
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 from common import errors
 from common.arrays import load_split
 from common.determinism import fix_arithmetic
-from common.files import write_bytes, write_json
+from common.files import whole_file, write_bytes, write_json
 from common.inference import predict_batches
 from common.mistakes import gallery
 from common.params import load_params
@@ -28,11 +27,10 @@ MISTAKES = Path("metrics/mistakes.png")
 
 
 def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    with whole_file(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def confidence_histogram(bins: list[dict]) -> list[tuple[str, int, int]]:
