@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 BATCH = 256  # pictures at a time; bounds memory
-STDIN = Path("-")
+STDIN = Path("-")  # known by its identity: ./- is a file
 SHOWN = 100  # pictures on a sheet
 COLUMNS = 10
 CELL = 112  # pixels: each of MNIST's 28 four times
@@ -69,13 +69,16 @@ def printable(path: Path) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def list_pictures(path: Path) -> list[Path]:
+def list_pictures(name: str) -> list[Path]:
     """Return a file as it is; of a folder, the pictures in it (not in its subfolders), sorted.
 
     Raises:
         UserError: the folder has none, or cannot be read.
     """
-    if path == STDIN or not path.is_dir():
+    if not name:
+        raise UserError("an empty name; give a picture, a folder, or - for standard input")
+    path = STDIN if name == "-" else Path(name)
+    if path is STDIN or not path.is_dir():
         return [path]
     try:
         pictures = sorted(
@@ -93,7 +96,11 @@ def list_pictures(path: Path) -> list[Path]:
 def read(path: Path) -> np.ndarray | UserError:
     """Return the digit in MNIST's form, uint8 [28, 28], or what is wrong with the file."""
     try:
-        return read_picture(BytesIO(sys.stdin.buffer.read()) if path == STDIN else path)
+        if path is not STDIN:
+            return read_picture(path)
+        if sys.stdin is None:
+            return UserError("-: standard input is closed")
+        return read_picture(BytesIO(sys.stdin.buffer.read()))
     except UserError as error:
         return UserError(f"{printable(path)}: {error}")
     except OSError as error:
@@ -137,7 +144,7 @@ def draw_sheet(answers: list[Answer]) -> Image.Image:
 
 def save_sheet(answers: list[Answer], path: Path) -> None:
     if not answers:
-        raise UserError(f"{path}: no picture to show")
+        raise UserError(f"{printable(path)}: no picture to show")
     with whole_file(path) as temporary:
         draw_sheet(answers).save(temporary, "PNG")
 
@@ -153,7 +160,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "pictures",
         nargs="+",
-        type=Path,
         metavar="PICTURE",
         help=f"a file ({', '.join(FORMATS)}), a folder, or - for standard input",
     )
@@ -169,7 +175,7 @@ def parse() -> argparse.Namespace:
     )
     options = parser.parse_args()
     if options.show and options.show.suffix.lower() != ".png":
-        parser.error(f"--show {options.show}: the name must end in .png")
+        parser.error(f"--show {printable(options.show)}: the name must end in .png")
     return options
 
 
@@ -178,9 +184,9 @@ def main() -> None:
     model = Model(options.model)
     failed = False
     paths = []
-    for path in options.pictures:
+    for name in options.pictures:
         try:
-            paths += list_pictures(path)
+            paths += list_pictures(name)
         except UserError as error:
             failed = True
             print(f"error: {error}", file=sys.stderr)
@@ -194,7 +200,7 @@ def main() -> None:
         print(result.to_json() if options.json else result.to_text(width))
         if options.show and len(shown) < SHOWN:
             shown.append(result)
-    sys.stdout.flush()
+    print(end="", flush=True)
     if options.show:
         save_sheet(shown, options.show)
     if failed:
@@ -202,8 +208,12 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if sys.stdout:  # else it was closed by the caller
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     try:
         errors.run(main)
-    except BrokenPipeError:  # `| head` has read enough
+    except OSError as error:  # of standard output: all others name a file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # `| head` has read enough
+            print(f"error: standard output: {error.strerror}", file=sys.stderr)
         sys.exit(1)

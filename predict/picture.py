@@ -9,6 +9,7 @@ from common.mnist_form import to_mnist_form
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
+from scipy import ndimage
 
 # The formats that people have, by decoders that are fuzzed a lot; Pillow knows some forty more.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -57,7 +58,7 @@ def to_digit(colours: np.ndarray) -> np.ndarray:
     ink = _ink(colours)
     if ink.shape == (28, 28) and _is_mnist_form(ink):
         return np.clip(ink, 0, 255).round().astype(np.uint8)
-    return to_mnist_form(_thicken(_crop(_separate(ink))))
+    return to_mnist_form(_thicken(_crop(_only_digit(_separate(ink)))))
 
 
 def _decode(source: Path | BinaryIO) -> np.ndarray:
@@ -66,7 +67,8 @@ def _decode(source: Path | BinaryIO) -> np.ndarray:
         with Image.open(source, formats=FORMATS) as image:
             # JPEG may skip the detail that is averaged away below.
             image.draft("RGB", (2 * SIDE, 2 * SIDE))
-            return _to_colours(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_colours(image)
     except UnidentifiedImageError:
         raise PictureError(f"not a picture that can be read ({', '.join(FORMATS)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -79,16 +81,20 @@ def _decode(source: Path | BinaryIO) -> np.ndarray:
 
 
 def _to_colours(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I"):  # 16 bits of grey
-        image = image.convert("F").point(lambda level: level * (1 / 257) + 0)
+    if image.mode.startswith("I"):  # 16 bits of grey, of which scanners and cameras may use 12
+        image = image.convert("F")
+        scale = 255 / max(255, image.getextrema()[1])
+        image = image.point(lambda level: level * scale + 0)
     elif image.has_transparency_data:
-        image = image.convert("RGBA")
-    elif image.mode not in ("L", "F"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    if image.mode == "RGBA":
-        image = _on_paper(_reduce(image))
+        image = _on_paper(_reduce(_convert(image, "RGBA")))
+    else:
+        image = _convert(image, "L" if image.mode in ("1", "L") else "RGB")
     colours = np.asarray(_reduce(image), np.float32)
     return colours.reshape(*colours.shape[:2], -1)
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def _reduce(image: Image.Image) -> Image.Image:
@@ -139,19 +145,19 @@ def _paper(colours: np.ndarray) -> np.ndarray:
     if max(height, width) < SMALL or high - low <= 0.1 * np.abs(colours - paper).max():
         return paper
     # A quadratic surface, by least absolute deviations: a digit that touches the border does not bend
-    # it. First through the border, then through all that turns out to be paper; of some pixels only.
+    # it. First through the border, then through all that turns out to be paper; of a sample of pixels.
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
-    some = np.s_[:: max(1, height // 48), :: max(1, width // 48)]
-    chosen = border[some]
+    sample = np.s_[:: max(1, height // 48), :: max(1, width // 48)]
+    chosen = border[sample]
     for _ in range(3):
-        basis, levels = terms[some][chosen], colours[some][chosen]
+        basis, levels = terms[sample][chosen], colours[sample][chosen]
         weights = np.ones((len(basis), 1), np.float32)
-        for _ in range(6):  # reweighted least squares
+        for _ in range(3):  # reweighted least squares
             squares = basis.T @ (weights * basis) + 1e-3 * np.eye(6, dtype=np.float32)
             surface = np.linalg.solve(squares, basis.T @ (weights * levels))
             weights = 1 / (1 + np.abs(basis @ surface - levels).mean(axis=1, keepdims=True))
-        distance = np.abs(colours[some] - terms[some] @ surface).mean(axis=2)
+        distance = np.abs(colours[sample] - terms[sample] @ surface).mean(axis=2)
         chosen = distance < _otsu(distance)
     # The border of a digit cut out may be dark too: then one colour explains more of the picture.
     near = 0.1 * np.abs(colours - paper).max()
@@ -196,6 +202,43 @@ def _separate(ink: np.ndarray) -> np.ndarray:
     noise = 1.5 * float(np.median(np.abs(paper)))  # about one standard deviation
     zero = min(max(3 * noise, 0.05 * full), threshold)
     return (np.clip((ink - zero) / (full - zero), 0, 1) * 255).astype(np.uint8)
+
+
+def _only_digit(ink: np.ndarray) -> np.ndarray:
+    """Take away what is beside a digit, uint8 [height, width]: specks, a frame, dark edges."""
+    parts, count = ndimage.label(ink > 64, np.ones((3, 3)))
+    if count == 1:
+        return ink
+    mass = np.bincount(parts.ravel(), ink.ravel())
+    boxes = [None, *ndimage.find_objects(parts)]  # the 0 in `parts` is paper
+    digit = list(range(1, count + 1))
+    # What touches the picture's edge, or surrounds another part, is the digit only where that other
+    # part is no more than the flag of a 5, or a dot in a 0.
+    inside = [part for part in digit if not _touches_edge(boxes[part], ink.shape)]
+    if max(mass[inside], default=0) > 0.3 * max(mass[1:]):
+        digit = inside
+    largest = max(mass[digit])
+    digit = [part for part in digit if mass[part] > 0.05 * largest]
+    framed = [
+        part
+        for part in digit
+        if any(
+            _surrounds(boxes[other], boxes[part]) and mass[part] > 0.3 * mass[other]
+            for other in digit
+        )
+    ]
+    return np.where(np.isin(parts, framed or digit), ink, 0)
+
+
+def _touches_edge(box: tuple[slice, slice], shape: tuple[int, int]) -> bool:
+    return any(side.start == 0 or side.stop == size for side, size in zip(box, shape, strict=True))
+
+
+def _surrounds(outer: tuple[slice, slice], inner: tuple[slice, slice]) -> bool:
+    return all(
+        one.start < other.start and other.stop < one.stop
+        for one, other in zip(outer, inner, strict=True)
+    )
 
 
 def _crop(ink: np.ndarray) -> np.ndarray:

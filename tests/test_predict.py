@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, clean_environment
 from drawings import DRAWINGS, draw
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +23,13 @@ def model(model_file: Path) -> Model:
 
 
 def predict(
-    *arguments: object, code: int = 0, stdin: bytes = b"", cwd: Path = ROOT
+    *arguments: object, code: int = 0, stdin: bytes = b"", environment: dict | None = None
 ) -> subprocess.CompletedProcess:
     """Run `python -m predict`; it must end with `code` and without a traceback."""
     result = subprocess.run(
         [sys.executable, "-m", "predict", *map(str, arguments)],
-        cwd=cwd,
-        env=clean_environment(cwd),
+        cwd=ROOT,
+        env=clean_environment(ROOT) | (environment or {}),
         input=stdin,
         capture_output=True,
         check=False,
@@ -70,6 +70,45 @@ def cut_out(image: Image.Image) -> Image.Image:
     return image.crop(ImageOps.invert(image).getbbox())
 
 
+def in_half_a_shadow(image: Image.Image) -> Image.Image:
+    light = Image.new("L", image.size, 255)
+    corners = (
+        (0, 0),
+        (0.55 * image.width, 0),
+        (0.3 * image.width, image.height),
+        (0, image.height),
+    )
+    ImageDraw.Draw(light).polygon(corners, fill=150)
+    light = np.asarray(light.filter(ImageFilter.GaussianBlur(image.width / 40))) / 255
+    return Image.fromarray(((np.asarray(image) * 0.8 + 30) * light).astype(np.uint8))
+
+
+def faint(image: Image.Image) -> Image.Image:
+    return image.point(lambda level: 200 + level * 40 // 255)
+
+
+def specked(image: Image.Image) -> Image.Image:
+    pixels = np.asarray(image).copy()
+    rows, columns = np.random.default_rng(0).integers(0, min(image.size), (2, 40))
+    for row, column in zip(rows, columns, strict=True):
+        pixels[row : row + 4, column : column + 4] = 0
+    return Image.fromarray(pixels)
+
+
+def framed(image: Image.Image, inset: int) -> Image.Image:
+    picture = image.copy()
+    box = (inset, inset, image.width - 1 - inset, image.height - 1 - inset)
+    ImageDraw.Draw(picture).rectangle(box, outline=60, width=4)
+    return picture
+
+
+def beside_the_desk(image: Image.Image) -> Image.Image:
+    picture = image.copy()
+    corners = ((0, 0), (image.width // 8, 0), (0, image.height))
+    ImageDraw.Draw(picture).polygon(corners, fill=30)
+    return picture
+
+
 def off_centre(image: Image.Image) -> Image.Image:
     wide = Image.new("L", (900, 600), 255)
     wide.paste(image.resize((330, 330)), (550, 30))
@@ -96,6 +135,15 @@ VARIANTS = {
     "noise": lambda image: encoded(noisy(image)),
     "uneven light": lambda image: encoded(unevenly_lit(image), "JPEG", quality=70),
     "small, in uneven light": lambda image: encoded(unevenly_lit(image.resize((56, 56)))),
+    "12 of 16 bits of grey": lambda image: encoded(
+        Image.fromarray(np.asarray(image).astype(np.uint16) * 16)
+    ),
+    "half a shadow": lambda image: encoded(in_half_a_shadow(image), "JPEG", quality=80),
+    "faint": lambda image: encoded(faint(image)),
+    "specks": lambda image: encoded(specked(image)),
+    "a frame at the edge": lambda image: encoded(framed(image, 0)),
+    "a frame": lambda image: encoded(framed(image, 15)),
+    "a dark edge": lambda image: encoded(beside_the_desk(image), "JPEG", quality=70),
     "cut out": lambda image: encoded(cut_out(image)),
 }
 
@@ -128,6 +176,40 @@ def test_what_is_in_mnist_form_stays_as_it_is(flip: bool):
     assert np.array_equal(read_picture(file), image)
 
 
+def test_what_only_looks_like_mnist_form_is_laid_out_anew():
+    image = read_picture(encoded(draw(2)))
+    for moved in (np.roll(image, 3, axis=0), np.roll(image, -3, axis=1)):
+        assert abs(read_picture(encoded(Image.fromarray(moved))).astype(int) - image).mean() < 3
+    small = Image.fromarray(image).resize((21, 21), Image.Resampling.BICUBIC)
+    field = Image.new("L", (28, 28))
+    field.paste(small, (4, 4))  # centred, and 15 pixels high
+    rows = np.flatnonzero((read_picture(encoded(field)) > 64).any(axis=1))
+    assert np.ptp(rows) + 1 >= 19
+
+
+def test_a_thin_stroke_does_not_fade():
+    assert (read_picture(encoded(draw(1, pen=0.005))) > 200).sum() >= 20
+
+
+def test_the_texture_of_paper_does_not_outweigh_a_thin_stroke():
+    """Its mean is not its median: all pixels together differ from it more than the stroke does."""
+    texture = np.where(np.random.default_rng(0).random((250, 250)) < 0.4, 20, 0)
+    pixels = np.minimum(np.asarray(draw(1, side=250, pen=0.02)), 230) + texture
+    seen = read_picture(encoded(Image.fromarray(pixels.astype(np.uint8))))
+    assert (seen > 127).mean() < 0.15  # a stroke, not all but a stroke
+
+
+def test_parts_of_a_digit_belong_to_it(model: Model):
+    zero = draw(0)
+    ImageDraw.Draw(zero).ellipse((178, 178, 222, 222), fill=0)
+    five = np.asarray(draw(5)).copy()
+    five[60:110, 175:195] = 255  # parts the flag from the body
+    five = Image.fromarray(five).crop((100, 0, 300, 310))  # which touches the edge
+    seen = np.stack([read_picture(encoded(image)) for image in (zero, five)])
+    assert model(seen).argmax(axis=1).tolist() == [0, 5]
+    assert seen[0, 13:15, 13:15].min() > 0
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_a_photograph_is_turned_as_its_exif_data_say(orientation: int):
     turn_back = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's Transpose
@@ -146,7 +228,7 @@ def test_a_picture_of_nothing_has_no_digit(mode: str, size: tuple[int, int]):
 
 
 def test_noise_is_no_digit():
-    noise = np.random.default_rng(0).normal(200, 4, (300, 300)).astype(np.uint8)
+    noise = np.random.default_rng(0).normal(200, 12, (300, 300)).astype(np.uint8)
     with pytest.raises(NoDigitError, match="hardly any contrast"):
         read_picture(encoded(Image.fromarray(noise)))
 
@@ -211,6 +293,47 @@ def test_more_pictures_than_a_batch(model_file: Path, tmp_path: Path):
     result = predict("--model", model_file, "--json", tmp_path, code=1)
     paths = [json.loads(line)["path"] for line in result.stdout.splitlines()]
     assert paths == [str(tmp_path / f"{number:03}.png") for number in range(300) if number != 270]
+
+
+def test_a_file_may_have_the_name_of_standard_input(model_file: Path, tmp_path: Path):
+    draw(7).save(tmp_path / "-", "PNG")
+    three = encoded(draw(3)).getvalue()
+    result = predict("--model", model_file, "-", f"{tmp_path}/-", stdin=three)
+    assert [line.split()[1] for line in result.stdout.decode().splitlines()] == ["3", "7"]
+    assert b"error: an empty name" in predict("--model", model_file, "", code=1).stderr
+
+
+def test_an_odd_name_on_an_odd_terminal(model_file: Path, tmp_path: Path):
+    draw(3).save(tmp_path / "drei-größer.png")
+    draw(3).save(os.fsencode(tmp_path) + b"/\xff.png")
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        result = predict(
+            "--model", model_file, tmp_path, environment={"PYTHONIOENCODING": encoding}
+        )
+        assert result.stdout.count(b"\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">/dev/full", 1, "error: standard output: No space left on device\n"),
+        ("<&-", 1, "error: -: standard input is closed\n"),
+        (">&-", 0, ""),
+    ],
+)
+def test_standard_streams_may_be_closed_or_full(
+    model_file: Path, redirection: str, code: int, told: str
+):
+    name = "-" if redirection.startswith("<") else "predict/examples"
+    command = f'"$0" -m predict --model "$1" {name} {redirection}'
+    result = subprocess.run(
+        ["sh", "-c", command, sys.executable, model_file],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (code, told)
 
 
 def test_the_sheet_shows_what_the_network_saw(model_file: Path, tmp_path: Path):
@@ -320,4 +443,4 @@ def test_neither_torch_nor_scikit_learn_is_imported():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     assert "onnxruntime" in modules
-    assert {"torch", "sklearn", "scipy", "dvc", "onnx"}.isdisjoint(modules)
+    assert {"torch", "sklearn", "dvc", "onnx"}.isdisjoint(modules)

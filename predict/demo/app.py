@@ -22,7 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 STATIC = Path(__file__).parent / "static"
 FILES = {"/": "index.html", "/style.css": "style.css", "/draw.js": "draw.js"}
-MAX_BYTES = 5_000_000  # of a request's body
+MAX_BYTES = 10_000_000  # of a request's body
+# A client that is cut off while it sends does not see the answer: a body too long is read, and
+# dropped, this far.
+MAX_DROPPED = 100_000_000
 
 # Another site's page may send requests to 127.0.0.1 under a name of its own (DNS rebinding).
 HOSTS = ["127.0.0.1", "localhost"]
@@ -60,16 +63,15 @@ def error(status: int, message: object, **headers: str) -> JSONResponse:
 
 
 async def read_body(request: Request) -> bytes | None:
-    """Return the body, or None as soon as it is known to be longer than `MAX_BYTES`."""
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > MAX_BYTES:
-        return None
-    body = bytearray()
-    async for chunk in request.stream():  # a chunked body announces no length
-        body += chunk
-        if len(body) > MAX_BYTES:
-            return None
-    return bytes(body)
+    """Return the body, or None if it is longer than `MAX_BYTES`."""
+    body, length = bytearray(), 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length > MAX_DROPPED:
+            break
+        if length <= MAX_BYTES:
+            body += chunk
+    return bytes(body) if length <= MAX_BYTES else None
 
 
 def to_png(image: np.ndarray) -> str:
@@ -100,7 +102,7 @@ def create_app(model: Model) -> Starlette:
             return Response()  # nobody reads it
         if body is None:
             message = f"larger than {MAX_BYTES:,} bytes; scale the picture down"
-            return error(413, message, connection="close")  # else the server reads the rest
+            return error(413, message, connection="close")  # else the server reads any rest
         if not body:
             return error(400, "empty: send a picture as the request's body")
         try:

@@ -12,6 +12,7 @@ let version = 0; // of what is drawn or uploaded
 let pointer = null; // the id of the pointer that is drawing
 let wanted = null; // gives the body of the next request
 let request = null; // the AbortController of the one under way
+let announcement = null; // the timer of what a screen reader is to say
 
 const bars = Array.from({ length: 10 }, (_, digit) => {
   const row = element("bars").insertRow();
@@ -44,12 +45,17 @@ function redraw() {
     for (const point of others) context.lineTo(point.x, point.y);
     context.stroke();
   }
-  element("undo").disabled = element("clear").disabled = !strokes.length && !picture;
+  const empty = !strokes.length && !picture;
+  const focused = document.activeElement;
+  element("undo").disabled = element("clear").disabled = empty;
+  if (focused.disabled) element("upload").focus(); // else the keyboard would start from the top
 }
 
 function show(message, answer = null) {
   const known = answer !== null && answer.digit !== null;
   element("result").textContent = message;
+  clearTimeout(announcement); // the answers follow the pen faster than they could be said
+  announcement = setTimeout(() => (element("announcement").textContent = message), 500);
   element("digit").textContent = known ? answer.digit : "–";
   element("seen").hidden = !known;
   if (known) element("seen").src = answer.seen;
@@ -178,7 +184,8 @@ element("file").addEventListener("change", ({ target }) => {
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") clear();
-  else if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") {
+  else if ((event.ctrlKey || event.metaKey) && !event.shiftKey
+      && event.key.toLowerCase() === "z") {
     event.preventDefault();
     undo();
   }
