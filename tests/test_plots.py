@@ -28,6 +28,11 @@ PLOTS = {
     "metrics/mistakes.png",
     "metrics/export.json",
 }
+CURVES = {  # each alone; Loss and Accuracy lay them over each other
+    f"metrics/train/plots/metrics/{split}/{metric}.tsv"
+    for split in ("train", "validation")
+    for metric in ("accuracy", "loss")
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def test_every_plot_is_drawn(
     project = on_digits[0]
     project.run("dvc", "plots", "show", "--out", str(tmp_path))
     found = json.loads(project.run("dvc", "plots", "show", "--json"))["data"]
-    assert set(found) == PLOTS
+    assert set(found) == PLOTS | CURVES
     page, problems = opened(browser, tmp_path / "index.html", libraries)
     pictures = page.locator("img")
     assert pictures.count() == sum(name.endswith(".png") for name in found)
