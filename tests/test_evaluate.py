@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import math
@@ -96,6 +97,28 @@ def test_calibration_compares_confidence_and_share_right():
     assert everything_right["calibration_error"] == pytest.approx(0.2, abs=1e-6)
 
 
+def test_calibration_of_many_answers_is_the_papers():
+    """Written out anew, image by image, from equations 2 and 3."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 10, (700,), generator=generator)
+    logits = 2 * torch.randn(700, 10, generator=generator) + 2 * torch.eye(10)[labels]
+    bins = {}
+    for row, label in zip(logits.softmax(dim=1).double().tolist(), labels.tolist(), strict=True):
+        confidence = max(row)
+        place = math.ceil(confidence * 15) - 1
+        bins.setdefault(place, []).append((confidence, row.index(confidence) == label))
+    means = {place: np.mean(answers, axis=0) for place, answers in sorted(bins.items())}
+    rows = calibration(logits, labels)
+    assert [row["images"] for row in rows] == [len(bins[place]) for place in means]
+    found = [(row["confidence"], row["accuracy"]) for row in rows]
+    assert np.array(found) == pytest.approx(np.array(list(means.values())))
+    error = sum(len(bins[place]) * abs(np.subtract(*mean)) for place, mean in means.items()) / 700
+    assert score(logits, labels)["calibration_error"] == pytest.approx(error)
+    f1 = precision_recall_fscore_support(labels, logits.argmax(dim=1), average="macro")[2]
+    assert score(logits, labels)["macro_f1"] == pytest.approx(f1)
+    assert len(worst_confusions(logits.argmax(dim=1), labels)) == 10
+
+
 def test_the_confidence_histogram_has_every_image_once():
     probabilities = torch.eye(10)[[1, 1, 2]] * 0.5 + 0.05
     probabilities[0] = torch.eye(10)[1]
@@ -180,4 +203,19 @@ def test_evaluate_scores_the_stored_network_on_the_test_set(
     assert rows[1:] == [
         f"{a},{b}" for a, b in zip(labels.tolist(), predicted.tolist(), strict=True)
     ]
+
+    def table(name: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(Path(f"metrics/{name}.csv").read_text().splitlines()))
+
+    assert [row["class"] for row in table("per_class")] == [str(digit) for digit in range(10)]
+    assert sum(int(row["images"]) for row in table("per_class")) == 25
+    assert sum(int(row["images"]) for row in table("calibration")) == 25
+    answers = [(int(row["right"]), int(row["wrong"])) for row in table("confidence")]
+    assert np.sum(answers, axis=0).tolist() == [20, 5]
+    pairs = {(row["pair"], int(row["images"])) for row in table("confusions")}
+    assert pairs == set(worst_confusions(predicted, labels.to(torch.uint8)))
+    assert all(
+        f"{actual} read as {said}" in {pair for pair, _ in pairs}
+        for actual, said in zip(labels[:5].tolist(), predicted[:5].tolist(), strict=True)
+    )
     assert capsys.readouterr().out == f"Test accuracy: 80.00%, loss: {metrics['loss']:.6f}\n"
