@@ -240,6 +240,11 @@ def draw_by_mouse(page: Page, digit: int) -> None:
         page.mouse.up()
 
 
+def drawn(page: Page) -> str:
+    """Return what is on the canvas, as a data URL."""
+    return page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+
+
 def expect_digit(page: Page, digit: int) -> None:
     expect(page.locator("#result")).to_contain_text(f"This is a {digit}, with ")
     expect(page.locator("#digit")).to_have_text(str(digit))
@@ -293,11 +298,11 @@ def test_a_change_is_asked_about_at_once(page: Page):
 def test_undo_takes_back_the_last_stroke(page: Page):
     draw_by_mouse(page, 1)
     expect_digit(page, 1)
-    before = page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+    before = drawn(page)
     draw_by_mouse(page, 0)
     page.get_by_role("button", name="Undo").click()
     expect_digit(page, 1)
-    assert page.locator("#canvas").evaluate("canvas => canvas.toDataURL()") == before
+    assert drawn(page) == before
     page.get_by_role("button", name="Undo").click()
     expect_nothing(page)
 
@@ -349,9 +354,9 @@ def test_a_stroke_that_leaves_the_canvas_ends_where_the_button_is_released(page:
     page.mouse.down()
     page.mouse.move(box["x"] + 2 * box["width"], middle)
     page.mouse.up()
-    drawn = page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+    before = drawn(page)
     page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4, steps=3)
-    assert page.locator("#canvas").evaluate("canvas => canvas.toDataURL()") == drawn
+    assert drawn(page) == before
 
 
 def test_a_finger_draws(browser: Browser, url: str):
