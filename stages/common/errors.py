@@ -1,4 +1,4 @@
-"""How a stage tells its user what went wrong: one line on stderr, exit code 1, no traceback."""
+"""How a command tells its user what went wrong: one line on stderr, no traceback."""
 
 import gc
 import sys
@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a stage's `main`; a `UserError` becomes its one line and exit code.
+    """Run a command's `main`; a `UserError` becomes its one line and exit code.
 
     An error of the operating system that names a file (disk full, not readable) is told the same
     way. Anything else is a fault of ours and keeps its traceback.

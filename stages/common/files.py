@@ -1,53 +1,76 @@
 """How files are written: whole, or not at all."""
 
+import csv
 import json
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; give it the name `path` when the block succeeds.
+class Outputs:
+    """Files that are written under temporary names; `whole_files` gives them their own names."""
 
-    The file is on the disk before it gets its name, so that a crash leaves the old file or the
-    new one. If the block raises, `path` is untouched. The temporary name holds the process id: a
-    process that outlives a killed `dvc repro` must not write into its successor's file.
+    def __init__(self) -> None:
+        self._temporary: dict[Path, Path] = {}
+
+    @contextmanager
+    def file(self, path: Path) -> Iterator[Path]:
+        """Yield a temporary path beside `path` for the block to write.
+
+        Its name holds the process id: a process that outlives a killed `dvc repro` must not write
+        into its successor's file.
+        """
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary[path] = temporary
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())  # a crash leaves the earlier file or this one
+        except OSError as error:  # a full disk names no file by itself
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+    def write_bytes(self, path: Path, content: bytes) -> None:
+        with self.file(path) as temporary:
+            temporary.write_bytes(content)
+
+    def write_json(self, path: Path, values: object) -> None:
+        """Write indented JSON that ends in a newline; ValueError for NaN and infinities."""
+        self.write_bytes(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+
+    def write_csv(self, path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
+        """Write a header and rows, in UTF-8 whatever the locale; None is an empty cell."""
+        with (
+            self.file(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
+
+    def publish(self) -> None:
+        """Give all files their names."""
+        for path, temporary in self._temporary.items():
+            temporary.replace(path)
+
+    def discard(self) -> None:
+        """Remove what has no name yet."""
+        for temporary in self._temporary.values():
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_files() -> Iterator[Outputs]:
+    """Yield `Outputs`; its files get their names together when the block ends without an error.
+
+    If the block raises, nothing has changed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    outputs = Outputs()
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:  # a full disk names no file by itself
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        yield outputs
+        outputs.publish()
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; put it in the place of `path` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write `values` as indented JSON that ends in a newline, whole or not at all."""
-    write_bytes(path, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+        outputs.discard()
