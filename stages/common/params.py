@@ -7,13 +7,17 @@ hour of training. The defaults stand in params.yaml alone; here every key is req
 from pathlib import Path
 from typing import Annotated, Literal
 
-from common.errors import UserError
-
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
+from yamlcore import CoreLoader
+
+from stages.common.errors import UserError
+
+PARAMS = Path("params.yaml")
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's legacy seeds (scikit-learn)
+Sizes = list[Annotated[int, Field(ge=1, le=28)]]
 
 
 class _Section(BaseModel):
@@ -35,24 +39,26 @@ class PrepareParams(_Section):
         return self
 
 
-class Recipe(_Section):
-    """What every training needs."""
-
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: Annotated[float, Field(gt=0)]
+class TrainParams(_Section):
+    recipe: str
     seed: Seed
-    threads: Annotated[int, Field(ge=1, le=256)]
     device: Literal["auto", "cpu", "cuda", "mps"]
 
 
-class FeedForwardParams(Recipe):
+class _Recipe(_Section):
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+class FeedForwardRecipe(_Recipe):
+    network: Literal["feed_forward"]
     hidden_sizes: list[Annotated[int, Field(ge=1, le=65_536)]]
     activations: list[Literal["tanh", "sigmoid", "relu", "gelu"]]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
-    def _one_activation_a_hidden_layer(self) -> "FeedForwardParams":
+    def _one_activation_a_hidden_layer(self) -> "FeedForwardRecipe":
         if len(self.hidden_sizes) != len(self.activations):
             raise ValueError(
                 f"hidden_sizes has {len(self.hidden_sizes)} layers but activations has "
@@ -61,16 +67,16 @@ class FeedForwardParams(Recipe):
         return self
 
     @property
-    def description(self) -> dict:
-        """What `common.networks.build` takes."""
-        shape = self.model_dump(include={"hidden_sizes", "activations", "dropout"})
-        return {"network": "feed_forward", **shape}
+    def architecture(self) -> dict:
+        """What `networks.build` takes."""
+        return self.model_dump(include={"network", "hidden_sizes", "activations", "dropout"})
 
 
-class ConvolutionalParams(Recipe):
+class ConvolutionalRecipe(_Recipe):
+    network: Literal["convolutional"]
     channels: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
-    kernel_sizes: list[Annotated[int, Field(ge=1, le=28)]]
-    pool_sizes: list[Annotated[int, Field(ge=1, le=28)]]
+    kernel_sizes: Sizes
+    pool_sizes: Sizes
     warmup: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     rotation: Annotated[float, Field(ge=0, le=180)]
@@ -78,9 +84,10 @@ class ConvolutionalParams(Recipe):
     shear: Annotated[float, Field(ge=0, lt=1)]
     shift: Annotated[float, Field(ge=0, le=28)]
     bend: Annotated[float, Field(ge=0, le=28)]
+    threads: Annotated[int, Field(ge=1, le=256)]
 
     @model_validator(mode="after")
-    def _the_layers_fit_the_image(self) -> "ConvolutionalParams":
+    def _the_layers_fit_the_image(self) -> "ConvolutionalRecipe":
         if not len(self.channels) == len(self.kernel_sizes) == len(self.pool_sizes):
             raise ValueError(
                 f"channels, kernel_sizes and pool_sizes have {len(self.channels)}, "
@@ -104,10 +111,15 @@ class ConvolutionalParams(Recipe):
         return self
 
     @property
-    def description(self) -> dict:
-        """What `common.networks.build` takes."""
-        shape = self.model_dump(include={"channels", "kernel_sizes", "pool_sizes"})
-        return {"network": "convolutional", **shape}
+    def architecture(self) -> dict:
+        """What `networks.build` takes."""
+        return self.model_dump(include={"network", "channels", "kernel_sizes", "pool_sizes"})
+
+
+RECIPES = {"feed_forward": FeedForwardRecipe, "convolutional": ConvolutionalRecipe}
+Recipe = FeedForwardRecipe | ConvolutionalRecipe
+# Of letters, digits, _ and -, since dvc.yaml looks a recipe up as recipes.NAME.
+RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class EvaluateParams(_Section):
@@ -115,70 +127,86 @@ class EvaluateParams(_Section):
 
 
 class ExportParams(_Section):
-    formats: Annotated[list[Literal["torchscript", "pt2", "onnx", "int8"]], Field(min_length=1)]
     tolerance: Annotated[float, Field(gt=0)]
     calibration_images: PositiveInt
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)]
 
-    @model_validator(mode="after")
-    def _each_format_can_be_made(self) -> "ExportParams":
-        if len(set(self.formats)) < len(self.formats):
-            raise ValueError(f"formats: {self.formats} names one twice: name each once")
-        if "int8" in self.formats and "onnx" not in self.formats:
-            raise ValueError(f"formats: {self.formats}: int8 is made from onnx: add onnx")
-        return self
-
 
 class Params(_Section):
-    recipe: Literal["train", "fast", "convolutional", "thorough"]
     prepare: PrepareParams
-    train: FeedForwardParams
-    fast: FeedForwardParams
-    convolutional: ConvolutionalParams
-    thorough: ConvolutionalParams
+    train: TrainParams
+    recipes: dict[RecipeName, Annotated[Recipe, Field(discriminator="network")]]
     evaluate: EvaluateParams
     export: ExportParams
 
+    @model_validator(mode="after")
+    def _the_recipe_is_there(self) -> "Params":
+        if self.train.recipe not in self.recipes:
+            raise ValueError(
+                f"train.recipe: {self.train.recipe!r} is not one of the recipes; choose "
+                f"{', '.join(self.recipes)}, or add it below `recipes:`"
+            )
+        return self
+
     @property
-    def training(self) -> FeedForwardParams | ConvolutionalParams:
-        """The section that `recipe` names."""
-        return getattr(self, self.recipe)
+    def recipe(self) -> Recipe:
+        """The recipe that `train.recipe` names."""
+        return self.recipes[self.train.recipe]
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
+def read_yaml(path: Path) -> object:
+    """Return what a YAML file holds, as YAML 1.2, like DVC (1.1 takes `1e-3` for a string).
+
+    Raises:
+        UserError: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=CoreLoader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
+    # A number of 5,000 digits is a ValueError, `!!bool foo` a KeyError.
+    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def load_params(path: Path = PARAMS) -> Params:
     """Read and check `path`.
-
-    It is read as DVC reads it, as YAML 1.2 by ruamel.yaml, so that both see the same numbers
-    (YAML 1.1, PyYAML's, takes `1e-3` for a string).
 
     Raises:
         UserError: the file is missing, is not YAML, or a value is not allowed.
     """
-    try:
-        document = YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    document = read_yaml(path)
     try:
         return Params.model_validate(document)
     except ValidationError as error:
-        raise UserError("; ".join(_line(path, details) for details in error.errors())) from None
+        lines = (_line(path, details, document) for details in error.errors())
+        raise UserError("; ".join(lines)) from None
 
 
-def _line(path: Path, details: dict) -> str:
-    """One pydantic error as `params.yaml: train.epochs: 0: input should be ...`."""
-    key = ".".join(str(part) for part in details["loc"])
-    message = details["msg"].removeprefix("Value error, ")
+def _line(path: Path, details: dict, document: object) -> str:
+    """One pydantic error as `params.yaml: train.seed: -1 is not allowed: input should be ...`."""
+    keys, message = list(details["loc"]), details["msg"].removeprefix("Value error, ")
+    schema = Params
+    if keys[:1] == ["recipes"] and len(keys) > 2 and keys[2] in RECIPES:
+        schema = RECIPES[keys.pop(2)]  # pydantic's own mark, which is no key
+    elif len(keys) > 1 and keys[0] in Params.model_fields:
+        schema = Params.model_fields[keys[0]].annotation
+    if keys[-1:] == ["[key]"]:  # pydantic's own mark, too: the name itself is not allowed
+        del keys[-2:]
+    key = ".".join(map(str, keys))
     match details["type"]:
         case "extra_forbidden":
-            schema = Params
-            for part in details["loc"][:-1]:
-                schema = schema.model_fields[part].annotation
-            return f"{path}: {key}: unknown key; allowed are {', '.join(schema.model_fields)}"
+            line = f"{path}: {key}: unknown key; allowed are {', '.join(schema.model_fields)}"
+            if keys[0] == "train" and any(keys[1] in one.model_fields for one in RECIPES.values()):
+                recipe = document["train"].get("recipe", "NAME")
+                line += f" (it belongs to a recipe: recipes.{recipe}.{keys[1]})"
+            return line
         case "missing":
             return f"{path}: {key}: missing; add it (git show HEAD:{path} has the defaults)"
+        case "union_tag_not_found" | "union_tag_invalid":
+            found = details["input"].get("network") if isinstance(details["input"], dict) else None
+            return f"{path}: {key}.network: {found!r} is not allowed: use {' or '.join(RECIPES)}"
         case "value_error":
-            return f"{path}: {key}.{message}"
+            return f"{path}: {key}{'.' if key else ''}{message}"
     where = f"{path}: {key}" if key else str(path)
     return f"{where}: {details['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
