@@ -1,10 +1,10 @@
 """scikit-learn's embedded set of 1,797 handwritten digits, brought to MNIST's form."""
 
-from common.mnist_form import to_mnist_form
-
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
+from stages.datasets.layout import to_mnist_form
 
 TEST_SIZE = 297  # leaves 1,500 for training
 

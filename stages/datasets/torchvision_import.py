@@ -7,9 +7,7 @@ although its datasets need none of them. Declaring the operators that the import
 
 from types import ModuleType
 
-import torch
-
-_declared: list[torch.library.Library] = []  # a declaration lives as long as its Library
+_declared: list[object] = []  # torch.library's: a declaration lives as long as its Library
 
 
 def import_datasets() -> ModuleType:
@@ -18,6 +16,8 @@ def import_datasets() -> ModuleType:
     Raises:
         RuntimeError: torchvision cannot be imported for another reason.
     """
+    import torch  # here, since to fetch the files does not need it
+
     try:
         from torchvision import datasets
     except RuntimeError as error:
