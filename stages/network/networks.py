@@ -1,29 +1,29 @@
-"""The networks, and what they take in."""
-
-from common.arrays import SIDE
+"""The networks."""
 
 import torch
 from torch import nn
 from torch.nn.functional import log_softmax, pad
 
+from stages.common.splits import SIDE
+
 CLASSES = 10
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU}
 
 
-def build(description: dict) -> nn.Module:
-    """Build the network of a description (see `common.params`), with random weights.
+def build(architecture: dict) -> nn.Module:
+    """Build the network of a recipe's `architecture` (see `common.params`), with random weights.
 
     The weights are drawn from torch's global generator. The network maps float32 [N, 1, 28, 28] (see
-    `to_input`) to logits float32 [N, 10]: the last layer has no softmax, since cross-entropy takes
-    logits, and `export` appends it. The layers are torch's own, so that TorchScript needs no class
-    of ours.
+    `pixels.to_input`) to logits float32 [N, 10]: the last layer has no softmax, since cross-entropy
+    takes logits, and `export` appends it. The layers are torch's own, so that TorchScript needs no
+    class of ours.
     """
-    description = dict(description)
-    match description.pop("network"):
+    architecture = dict(architecture)
+    match architecture.pop("network"):
         case "feed_forward":
-            return feed_forward(**description)
+            return feed_forward(**architecture)
         case "convolutional":
-            return FiveLooks(convolutional(**description))
+            return FiveLooks(convolutional(**architecture))
         case other:
             raise ValueError(f"no network {other!r}")
 
@@ -69,13 +69,8 @@ class FiveLooks(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         padded = pad(images, (1, 1, 1, 1))
-        looks = [
-            log_softmax(self.network(padded[..., top : top + SIDE, left : left + SIDE]), dim=1)
-            for top, left in ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
-        ]
-        return torch.stack(looks).mean(dim=0)
-
-
-def to_input(images: torch.Tensor) -> torch.Tensor:
-    """Turn images uint8 [N, 28, 28] into float32 [N, 1, 28, 28] in [0, 1], as `ToTensor` does."""
-    return images.unsqueeze(1).float().div_(255)
+        places = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
+        # One batch of all looks: an exported file then holds the network once, not five times.
+        looks = torch.cat([padded[..., y : y + SIDE, x : x + SIDE] for y, x in places])
+        answers = log_softmax(self.network(looks), dim=1)
+        return answers.view(len(places), -1, CLASSES).mean(dim=0)

@@ -1,27 +1,26 @@
 """How a trained network is applied to many images, and how its answers are scored."""
 
-from common.arrays import Split
-from common.networks import CLASSES, to_input
-
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from stages.network.networks import CLASSES
+from stages.network.pixels import to_input
+
 
 @torch.inference_mode()
 def predict_batches(
-    network: nn.Module, split: Split, batch_size: int, device: torch.device | str = "cpu"
+    network: nn.Module, images: torch.Tensor, batch_size: int, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
-    """Return the network's outputs, float32 [N, 10] on the CPU, for the images of `split`.
+    """Return the network's outputs, float32 [N, 10] on the CPU, for images uint8 [N, 28, 28].
 
     Dropout is off. One batch at a time becomes float and goes to `device`, where the network is.
     """
     network.eval()
     # Set aside once: small results kept between large ones that go would leave holes in the heap.
-    outputs = torch.empty(len(split), CLASSES)
-    for batch, images in enumerate(split.batches(batch_size)):
-        first = batch * batch_size
-        outputs[first : first + len(images)] = network(to_input(images.to(device)))
+    outputs = torch.empty(len(images), CLASSES)
+    for batch, into in zip(images.split(batch_size), outputs.split(batch_size), strict=True):
+        into.copy_(network(to_input(batch.to(device))))
     return outputs
 
 
