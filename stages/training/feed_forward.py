@@ -1,19 +1,16 @@
-"""Training of the feed-forward network, with its gradients written out.
+"""The training loop with gradients written out, for feed-forward networks on a CPU.
 
 A batch of 32 is so little arithmetic that autograd, the optimizer's bookkeeping and fresh memory for
-each result take longer than the matrix products (benchmarks/README.md has the numbers). So here each
-step writes into memory that is set aside once, all parameters are one vector to Adam, and the next
-batches are prepared on another core. The result is autograd's and torch.optim.Adam's up to rounding:
-tests/test_feed_forward.py.
+each result take longer than the matrix products. So here each step writes into memory that is set aside
+once, all parameters are one vector to Adam, and the next batches are prepared on another core: an
+epoch of the tutorial's recipe takes a quarter of the time of the plain loop (benchmarks/results.md).
+The result is that of `loop.train` up to rounding, and to other draws for dropout:
+tests/training/test_feed_forward.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
-
-from common.arrays import Split
-from common.networks import CLASSES, to_input
-from common.params import FeedForwardParams
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +18,14 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
+from stages.common.params import FeedForwardRecipe
+from stages.common.splits import Split
+from stages.network.networks import CLASSES
+from stages.network.pixels import to_input
+from stages.training.loop import Result
+
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Made = TypeVar("Made")
 
 IMAGES_AHEAD = 1024  # prepared at once: enough that handing them over costs little
 
@@ -163,73 +166,65 @@ class Gradient:
 
 
 def train(
-    network: nn.Module, split: Split, params: FeedForwardParams, device: torch.device
-) -> Iterator[tuple[float, float]]:
-    """Train `network` in place; after each epoch yield its mean training loss in nats, and accuracy.
-
-    Both are those of the batches as they were trained on, with dropout.
-    """
-    adam = Adam(network, params.learning_rate)
+    network: nn.Module, split: Split, recipe: FeedForwardRecipe, seed: int
+) -> Iterator[Result]:
+    """Train `network` in place, as `loop.train` does, on the CPU."""
+    adam = Adam(network, recipe.learning_rate)
     weights, gradients = views(adam.values, network), views(adam.gradient, network)
-    shuffle = torch.Generator().manual_seed(params.seed)
-    noise = torch.Generator(device).manual_seed(params.seed)
-    images_ahead = params.batch_size * max(1, IMAGES_AHEAD // params.batch_size)
+    shuffle = torch.Generator().manual_seed(seed)
+    noise = torch.Generator().manual_seed(seed)
+    images_ahead = recipe.batch_size * max(1, IMAGES_AHEAD // recipe.batch_size)
     gradient_of = {}  # by the size of the batch: the last one of an epoch may be smaller
 
     @torch.inference_mode()
-    def prepare(taken: tuple[Tensor, Tensor]) -> tuple[list[Batch], Tensor, Tensor]:
+    def prepare(indices: Tensor) -> tuple[list[Batch], Tensor, Tensor]:
         """Return some batches, and their logits [n, 10], still unset, and labels int64 [n]."""
-        images, labels = (part.to(device) for part in taken)
-        size = params.batch_size
-        sizes = torch.tensor([len(part) for part in labels.split(size)], device=device)
+        images, labels = split.take(indices)
+        size = recipe.batch_size
+        sizes = torch.tensor([len(part) for part in labels.split(size)])
         targets = -one_hot(labels, CLASSES) / sizes.repeat_interleave(sizes).unsqueeze(1)
         layers = [
-            dropout_mask(len(labels), units, params.dropout, noise).split(size)
-            for units in params.hidden_sizes
+            dropout_mask(len(labels), units, recipe.dropout, noise).split(size)
+            for units in recipe.hidden_sizes
         ]
         masks = zip(*layers, strict=True) if layers else [()] * len(sizes)
-        logits = torch.empty(len(labels), CLASSES, device=device)
+        logits = torch.empty(len(labels), CLASSES)
         inputs = to_input(images).flatten(1)
-        parts = (
-            inputs.split(size),
-            targets.split(size),
-            masks,
-            logits.split(size),
-        )
+        parts = (inputs.split(size), targets.split(size), masks, logits.split(size))
         return [Batch(*part) for part in zip(*parts, strict=True)], logits, labels
 
     @torch.inference_mode()
-    def run(epoch: int) -> tuple[float, float]:
+    def run(epoch: int) -> Result:
         order = torch.randperm(len(split), generator=shuffle)
-        total_loss, right = torch.zeros((), device=device), torch.zeros((), device=device)
+        total_loss, right = torch.zeros(()), torch.zeros(())
         # disable=None: a bar on a terminal only
         bar = tqdm(total=len(split), desc=f"epoch {epoch}", unit="images", disable=None)
-        for batches, logits, labels in ahead(prepare, map(split.take, order.split(images_ahead))):
+        for batches, logits, labels in ahead(prepare, order.split(images_ahead)):
             for batch in batches:
                 size = len(batch.inputs)
                 if size not in gradient_of:
-                    gradient_of[size] = Gradient(weights, gradients, params.activations, size)
+                    gradient_of[size] = Gradient(weights, gradients, recipe.activations, size)
                 gradient_of[size](batch)
                 adam.step()
             total_loss += cross_entropy(logits, labels, reduction="sum")
             right += (logits.argmax(dim=1) == labels).sum()
             bar.update(len(labels))
         bar.close()
-        return total_loss.item() / len(split), right.item() / len(split)
+        return Result(total_loss.item() / len(split), right.item() / len(split))
 
-    for epoch in range(1, params.epochs + 1):
+    for epoch in range(1, recipe.epochs + 1):
         yield run(epoch)
 
 
 def dropout_mask(n: int, units: int, dropout: float, generator: torch.Generator) -> Tensor:
     """Draw float32 [n, units]: 0 with probability `dropout`, else 1 / (1 - dropout)."""
     if dropout == 0:
-        return torch.ones(n, units, device=generator.device)
-    draws = torch.rand(n, units, generator=generator, device=generator.device)
+        return torch.ones(n, units)
+    draws = torch.rand(n, units, generator=generator)
     return (draws >= dropout).float().div_(1 - dropout)
 
 
-def ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def ahead(function: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
     """Yield `function` of each item; the next is computed by a thread while one is used."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         pending = None
