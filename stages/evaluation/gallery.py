@@ -2,13 +2,13 @@
 
 import io
 
-from common.arrays import SIDE, Split
-
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from stages.common.splits import SIDE, Split
+
 SCALE = 3  # pixels of the picture for one of an image
-COLUMNS = 6
+COLUMNS = 4
 COUNT = 24
 MARGIN = 8
 CAPTION = 34
