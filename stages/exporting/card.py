@@ -2,37 +2,13 @@
 
 import json
 
-from common.formats import FILES
+from stages.exporting.formats import FORMATS
+from stages.exporting.torch_files import PROVENANCE
 
-BY_TORCH = """import torch
-model = {load}
-images = torch.zeros(3, 1, 28, 28)
-probabilities = model(images)
-print(probabilities.argmax(dim=1))"""
-BY_ONNX_RUNTIME = """import numpy, onnxruntime
-model = {load}
-images = numpy.zeros((3, 1, 28, 28), "float32")
-[probabilities] = model.run(["probabilities"], {{"images": images}})
-print(probabilities.argmax(axis=1))"""
-# Of each format: what it is, the lines that use it, and how they load the file.
-USES = {
-    "torchscript": (
-        "TorchScript, for PyTorch in Python and C++",
-        BY_TORCH,
-        'torch.jit.load("{file}")',
-    ),
-    "pt2": ("torch.export, for PyTorch 2.13", BY_TORCH, 'torch.export.load("{file}").module()'),
-    "onnx": (
-        "ONNX, for ONNX Runtime and many others; needs no PyTorch",
-        BY_ONNX_RUNTIME,
-        'onnxruntime.InferenceSession("{file}")',
-    ),
-    "int8": (
-        "ONNX whose matrices and convolutions calculate in int8",
-        BY_ONNX_RUNTIME,
-        'onnxruntime.InferenceSession("{file}")',
-    ),
-}
+EXAMPLE = """
+import numpy
+images = numpy.zeros((3, 1, 28, 28), "float32")  # three empty images
+print(classify(images).argmax(axis=1))"""
 
 
 def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
@@ -49,19 +25,20 @@ def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
         for row in scores["per_class"]
     )
     bins = "\n".join(
-        f"| {row['bin']} | {row['confidence']:.2%} | {row['accuracy']:.2%} | {row['images']} |"
+        f"| {row['bin']} | {row['confidence']:.2%} | {row['accuracy']:.2%} | "
+        f"{row['right'] + row['wrong']} |"
         for row in scores["calibration"]
+        if row["accuracy"] is not None
     )
-    files, loading = [], []
-    for row in exports:
-        file, (what, lines, load) = FILES[row["format"]], USES[row["format"]]
-        code = lines.format(load=load.format(file=file))
-        files.append(
-            f"| `{file.name}` | {what} | {row['bytes']:,} | {row['accuracy']:.2%} | "
-            f"{row['max_difference']:.1e} |"
-        )
-        loading.append(f"`{file.name}`:\n\n```python\n{code}\n```")
-    files, loading = "\n".join(files), "\n\n".join(loading)
+    rows = {row["format"]: row for row in exports}
+    files = "\n".join(
+        f"| `{one.file.name}` | {one.description} | {rows[one.name]['bytes']:,} | "
+        f"{rows[one.name]['accuracy']:.2%} | {rows[one.name]['max_difference']:.1e} |"
+        for one in FORMATS
+    )
+    usage = "\n\n".join(
+        f"`{one.file.name}`:\n\n```python\n{one.usage(one.file)}\n{EXAMPLE}\n```" for one in FORMATS
+    )
     return f"""# A classifier of single handwritten digits
 
 Written by the export stage from what it measured; `dvc repro` writes it anew.
@@ -113,12 +90,12 @@ people, money or safety.
 |---|---|--:|--:|--:|
 {files}
 
-Each file holds its provenance (data, parameters, scores, versions): `provenance.json` among the extra
-files of PyTorch's formats, `provenance` in the metadata of ONNX.
+Each file holds its provenance (data, parameters, scores, versions): `{PROVENANCE}.json` among the extra
+files of PyTorch's formats, `{PROVENANCE}` in the metadata of ONNX.
 
-In the project's folder, for three empty images (a picture of a digit has first to be brought to the
-form of the data, as `python -m predict PICTURE` does: light ink on black, in a box of 20 by 20
-pixels, centred by its mass in 28 by 28):
+Run these lines in the project's folder. A picture of a digit has first to be brought to the form of the
+data: light ink on black, scaled into a box of 20 by 20 pixels, centred by its mass in 28 by 28.
+`python -m predict PICTURE` does that.
 
-{loading}
+{usage}
 """.encode()
