@@ -1,13 +1,19 @@
 """Bring the images and labels into three files: training, validation and test set."""
 
-import hashlib
+if __name__ == "__main__":
+    from stages.common.frame import run
 
-from common import digits, errors, mnist
-from common.arrays import save_split
-from common.params import load_params
+    run("stages.prepare")
+
+import hashlib
 
 import numpy as np
 from sklearn.model_selection import train_test_split
+
+from stages.common.params import load_params
+from stages.common.splits import TEST, TRAIN, VALIDATION, save_split
+from stages.common.stage import Stage
+from stages.datasets import digits, mnist
 
 # Of a set as small as the embedded digits at most this share is held back for validation.
 MAX_VALIDATION_SHARE = {"mnist": 1.0, "digits": 1 / 6}
@@ -36,25 +42,20 @@ def checksum(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def main() -> None:
+def main(stage: Stage) -> None:
     params = load_params().prepare
-    if params.dataset == "mnist":
-        (images, labels), test = mnist.load()
-    else:
-        (images, labels), test = digits.load(params.seed)
+    (images, labels), test = mnist.load() if params.dataset == "mnist" else digits.load(params.seed)
+
     size = min(params.validation_size, int(len(labels) * MAX_VALIDATION_SHARE[params.dataset]))
     if size < params.validation_size:
         print(f"prepare.validation_size: cut from {params.validation_size} to {size}")
     train, validation = split_validation(labels, size, params.seed)
     dataset = {"name": params.dataset, "sha256": checksum(images, labels, *test)}
-    save_split("train", images[train], labels[train], dataset)
-    save_split("validation", images[validation], labels[validation], dataset)
-    save_split("test", *test, dataset)
+
+    save_split(stage.outputs, TRAIN, images[train], labels[train], dataset)
+    save_split(stage.outputs, VALIDATION, images[validation], labels[validation], dataset)
+    save_split(stage.outputs, TEST, *test, dataset)
     print(
         f"{params.dataset}: {len(train):,} training, {len(validation):,} validation, "
         f"{len(test[1]):,} test images"
     )
-
-
-if __name__ == "__main__":
-    errors.run(main)
