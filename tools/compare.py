@@ -7,6 +7,7 @@ python tools/compare.py main my-branch    # one commit against another
 import argparse
 import csv
 import json
+import os
 import sys
 from typing import NamedTuple
 
@@ -120,11 +121,12 @@ def _rows(comparison: dict) -> list[tuple[str, str, str]]:
 def _sentences(comparison: dict) -> list[str]:
     p_value = comparison["p_value"]
     verdict = "chance alone would hardly give this" if p_value < 0.05 else "chance can give this"
+    before, after = comparison["right_only_before"], comparison["right_only_after"]
     return [
         f"Difference: {100 * comparison['difference']:+.2f} percentage points.",
-        f"They disagree on {comparison['disagree']:,} of {comparison['images']:,} images; "
-        f"{comparison['right_only_before']:,} are right only before, "
-        f"{comparison['right_only_after']:,} only after.",
+        f"They disagree on {comparison['disagree']:,} of {comparison['images']:,} images: "
+        f"{before:,} are right only before, {after:,} only after, and "
+        f"{comparison['disagree'] - before - after:,} wrong in different ways.",
         f"Exact McNemar p-value: {p_value:.2g} ({verdict}).",
     ]
 
@@ -162,4 +164,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
