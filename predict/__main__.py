@@ -13,14 +13,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from common import errors
-from common.errors import UserError
-from common.files import whole_file
-from predict.model import MODEL, Model
-from predict.picture import FORMATS, SUFFIXES, read_picture
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from predict.model import MODEL, Model
+from predict.picture import FORMATS, SUFFIXES, read_picture
+from stages.common import errors
+from stages.common.errors import UserError
+from stages.common.files import whole_files
 
 BATCH = 256  # pictures at a time; bounds memory
 STDIN = Path("-")  # known by its identity: ./- is a file
@@ -145,7 +145,7 @@ def draw_sheet(answers: list[Answer]) -> Image.Image:
 def save_sheet(answers: list[Answer], path: Path) -> None:
     if not answers:
         raise UserError(f"{printable(path)}: no picture to show")
-    with whole_file(path) as temporary:
+    with whole_files() as outputs, outputs.file(path) as temporary:
         draw_sheet(answers).save(temporary, "PNG")
 
 

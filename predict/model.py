@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from common.errors import UserError
-from predict import ROOT
-
 import numpy as np
 import onnxruntime
+
+from predict import ROOT
+from stages.common.errors import UserError
+from stages.network.pixels import to_input
 
 MODEL = ROOT / "models/model.onnx"
 CLASSES = 10
@@ -26,17 +27,12 @@ class Model:
         # One thread for each call: the batches are small, and the demo answers several at once.
         options.intra_op_num_threads = 1
         try:
-            content = path.read_bytes()
-            if not content:  # what export leaves of a format that was not chosen
-                raise UserError(
-                    f"{path}: not exported; add onnx to export.formats, run `dvc repro`"
-                )
             self._session = onnxruntime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
+                path.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; make it with `dvc repro`") from None
-        except (OSError, UserError):
+        except OSError:
             raise
         except Exception as error:  # its exceptions have no common base
             reason = " ".join(str(error).split())
@@ -55,5 +51,4 @@ class Model:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return probabilities float32 [N, 10] of images uint8 [N, 28, 28], 255 is ink."""
-        pixels = images[:, None].astype(np.float32) / 255
-        return self._session.run(["probabilities"], {"images": pixels})[0]
+        return self._session.run(["probabilities"], {"images": to_input(images)})[0]

@@ -4,12 +4,12 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from common.errors import UserError
-from common.mnist_form import to_mnist_form
-
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from scipy import ndimage
+
+from stages.common.errors import UserError
+from stages.datasets.layout import to_mnist_form
 
 # The formats that people have, by decoders that are fuzzed a lot; Pillow knows some forty more.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")

@@ -5,12 +5,12 @@ import errno
 import socket
 from pathlib import Path
 
-from common import errors
-from common.errors import UserError
+import uvicorn
+
 from predict.demo.app import create_app
 from predict.model import MODEL, Model
-
-import uvicorn
+from stages.common import errors
+from stages.common.errors import UserError
 
 HOST = "127.0.0.1"  # this computer only
 

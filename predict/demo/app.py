@@ -5,9 +5,6 @@ import os
 from io import BytesIO
 from pathlib import Path
 
-from predict.model import Model
-from predict.picture import NoDigitError, PictureError, read_picture
-
 import anyio
 import numpy as np
 from PIL import Image
@@ -19,6 +16,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from predict.model import Model
+from predict.picture import NoDigitError, PictureError, read_picture
 
 STATIC = Path(__file__).parent / "static"
 FILES = {"/": "index.html", "/style.css": "style.css", "/draw.js": "draw.js"}

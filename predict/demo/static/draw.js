@@ -91,7 +91,7 @@ async function answer(body, signal) {
       show("No digit found. Draw one from 0 to 9.");
     } else {
       const percent = (100 * found.probabilities[found.digit]).toFixed(1);
-      show(`This is a ${found.digit}, with ${percent} % probability.`, found);
+      show(`This is a ${found.digit}, with ${percent}\u00a0% probability.`, found);
     }
   } catch (error) {
     if (error.name !== "AbortError") show("The server does not answer. Is it still running?");
