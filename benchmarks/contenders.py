@@ -1,37 +1,34 @@
-"""One training, timed, in a process of its own: `python benchmarks/contenders.py NAME FOLDER …`.
+"""One training, timed, in a process of its own: `python -m benchmarks.contenders NAME FOLDER …`.
 
 FOLDER holds the images as `write_images` leaves them. The last line on stdout is JSON: the seconds of
-each epoch's training, of each test, the test accuracy after each epoch (null: not tested), and the
-peak memory.
+each epoch's training, of each test, and the test accuracy after each epoch (null: not tested).
 """
 
 import argparse
 import json
 import os
-import resource
 import struct
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "stages"))
 IDX_NAMES = {"train": "train", "test": "t10k"}
 
 
 def write_images(folder: Path, dataset: str) -> None:
     """Write MNIST, or the embedded digits, as torchvision's and as the pipeline's files."""
-    os.chdir(ROOT)  # where data/raw is
-    from common import digits, mnist
-    from common.arrays import save_split
+    from stages.common.files import whole_files
+    from stages.common.splits import TEST, TRAIN, save_split
+    from stages.datasets import digits, mnist
 
     sets = mnist.load() if dataset == "mnist" else digits.load(seed=0)
     os.chdir(folder)
     raw = Path("MNIST/raw")
     raw.mkdir(parents=True)
-    for split, (images, labels) in zip(IDX_NAMES, sets, strict=True):
-        save_split(split, images, labels, {})
+    for split, path, (images, labels) in zip(IDX_NAMES, (TRAIN, TEST), sets, strict=True):
+        with whole_files() as outputs:
+            save_split(outputs, path, images, labels, {})
         # The header of the IDX format: 2,048 + the number of axes, then their lengths.
         header = struct.pack(">4I", 2051, *images.shape)
         (raw / f"{IDX_NAMES[split]}-images-idx3-ubyte").write_bytes(header + images.tobytes())
@@ -39,11 +36,15 @@ def write_images(folder: Path, dataset: str) -> None:
         (raw / f"{IDX_NAMES[split]}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
 
 
-def tutorial(epochs: int) -> Iterator[tuple[float, float, float | None]]:
+def published(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """The tutorial as published, in our words: yield seconds of training, of testing, accuracy."""
-    from common.torchvision_import import import_datasets
+    environment = dict(os.environ)
+    from stages.datasets.torchvision_import import import_datasets
 
     import_datasets()
+    # Importing `stages` says how our stages compute; the tutorial computes as torch chooses.
+    os.environ.clear()
+    os.environ.update(environment)
     import torch
     from torch import nn
     from torch.utils.data import DataLoader
@@ -81,32 +82,34 @@ def tutorial(epochs: int) -> Iterator[tuple[float, float, float | None]]:
         yield trained - started, tested - trained, right / len(loaders[1].dataset)
 
 
-def recipe(name: str, epochs: int | None, seed: int) -> Iterator[tuple[float, float, float | None]]:
-    """One of this pipeline's recipes, on all training images; the test set only reports."""
-    from common import convolutional, feed_forward
-    from common.arrays import load_split
-    from common.determinism import fix_arithmetic, fix_training
-    from common.inference import accuracy, predict_batches
-    from common.networks import build
-    from common.params import FeedForwardParams, load_params
+def recipe(
+    name: str, epochs: int | None, seed: int, plain: bool
+) -> Iterator[tuple[float, float, float | None]]:
+    """One of this pipeline's recipes, on all training images; the test set only reports.
 
-    import torch
+    `plain`: by the loop that any device can run, not by what is faster on a CPU.
+    """
+    from stages.common.params import PARAMS, load_params
+    from stages.common.splits import TEST, TRAIN, load_split
+    from stages.network.inference import accuracy, predict_batches
+    from stages.network.networks import build
+    from stages.train import FASTER
+    from stages.training import loop
+    from stages.training.setup import fix_randomness
 
-    params = getattr(load_params(ROOT / "params.yaml"), name)
-    params = params.model_copy(update={"seed": seed, "epochs": epochs or params.epochs})
-    fix_arithmetic(params.threads)
-    fix_training(params.seed)
-    network = build(params.description)
-    trainer = feed_forward if isinstance(params, FeedForwardParams) else convolutional
-    test = load_split("test")
+    params = load_params(ROOT / PARAMS).recipes[name]
+    params = params.model_copy(update={"epochs": epochs or params.epochs})
+    train = loop.train if plain else FASTER[params.network]
+    fix_randomness(seed)
+    network = build(params.architecture)
+    test = load_split(TEST)
     started = time.perf_counter()
-    losses = trainer.train(network, load_split("train"), params, torch.device("cpu"))
-    for epoch, _ in enumerate(losses, start=1):
+    for epoch, _ in enumerate(train(network, load_split(TRAIN), params, seed), start=1):
         trained = time.perf_counter()
         right = None
         # The convolutional networks' test takes as long as much of an epoch.
-        if trainer is feed_forward or epoch == params.epochs:
-            right = accuracy(predict_batches(network, test, 1000), test.labels)
+        if params.network == "feed_forward" or epoch == params.epochs:
+            right = accuracy(predict_batches(network, test.images, 1000), test.labels)
         tested = time.perf_counter()
         yield trained - started, tested - trained, right
         started = time.perf_counter()
@@ -134,14 +137,12 @@ def sklearn(epochs: int) -> Iterator[tuple[float, float, float | None]]:
 
 def products(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """Nothing but the matrix products of the recipe's steps, with the recipe's arithmetic."""
-    from common.arrays import load_split
-    from common.determinism import fix_arithmetic
-
     import torch
 
-    fix_arithmetic(threads=1)
+    from stages.common.splits import TRAIN, load_split
+
     size = 32
-    steps = -(-len(load_split("train")) // size)
+    steps = -(-len(load_split(TRAIN)) // size)
     layers = []
     for inputs, units in ((784, 96), (96, 256), (256, 10)):
         weight, x, delta = (
@@ -169,19 +170,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--plain", action="store_true")
     arguments = parser.parse_args()
     if arguments.name == "images":
         write_images(arguments.folder, arguments.dataset)
         return
     os.chdir(arguments.folder)
-    contenders = {"tutorial": tutorial, "sklearn": sklearn, "products": products}
+    contenders = {"published": published, "sklearn": sklearn, "products": products}
     if arguments.name in contenders:
         epochs = contenders[arguments.name](arguments.epochs or 10)
     else:
-        epochs = recipe(arguments.name, arguments.epochs, arguments.seed)
+        epochs = recipe(arguments.name, arguments.epochs, arguments.seed, arguments.plain)
     train, test, accuracy = zip(*epochs, strict=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"train": train, "test": test, "accuracy": accuracy, "peak_mib": peak}))
+    print(json.dumps({"train": train, "test": test, "accuracy": accuracy}))
 
 
 if __name__ == "__main__":

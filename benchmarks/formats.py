@@ -1,6 +1,6 @@
-"""Time one exported file: `python benchmarks/formats.py FORMAT MODEL` prints JSON.
+"""Time one exported file: `python -m benchmarks.formats FORMAT PROJECT` prints JSON.
 
-Milliseconds an image, one image at a time and 256, on one thread: medians, in a process of its own.
+Milliseconds an image, one image at a time and 256, by the lines of the model card: medians.
 """
 
 import json
@@ -9,24 +9,26 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
-from common.run_exported import load
-
 import numpy as np
+
+from stages.exporting.formats import FORMATS
 
 REPEATS = {1: 1000, 256: 50}
 
 
-def main(name: str, model: str) -> None:
-    run = load(name, model)
+def main(name: str, project: str) -> None:
+    form = next(form for form in FORMATS if form.name == name)
+    lines: dict = {}
+    exec(form.usage(Path(project, form.file)), lines)
+    classify = lines["classify"]
     milliseconds = {}
     for size, repeats in REPEATS.items():
         images = np.random.default_rng(0).random((size, 1, 28, 28), np.float32)
-        run(images)  # the first run sets memory aside
+        classify(images)  # the first run sets memory aside
         seconds = []
         for _ in range(repeats):
             started = time.perf_counter()
-            run(images)
+            classify(images)
             seconds.append(time.perf_counter() - started)
         milliseconds[size] = 1000 * statistics.median(seconds) / size
     print(json.dumps(milliseconds))
