@@ -1,17 +1,24 @@
+import hashlib
 from pathlib import Path
-
-import prepare
-from common import digits
-from common.errors import UserError
-from common.mnist_form import to_mnist_form
-from prepare import split_validation
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from conftest import change
 
+from stages.common.errors import UserError
+from stages.common.splits import TEST, TRAIN, VALIDATION, load_split
+from stages.datasets import digits, mnist
+from stages.prepare import main, split_validation
+from tests.project import change
+from tests.samples import run_stage
+
+ARRAYS = ("images", "labels")
 LABELS = np.repeat(np.arange(10, dtype=np.uint8), 30)
+
+
+def pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
+    """Return the images with their labels, in an order that does not depend on theirs."""
+    return sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
 
 
 def test_the_split_takes_each_image_once_and_each_class_alike():
@@ -34,63 +41,45 @@ def test_a_split_of_nothing_keeps_every_image():
     assert len(validation) == 0
 
 
-def test_digits_have_the_form_of_mnist():
-    (images, labels), (test_images, test_labels) = digits.load(seed=0)
-    assert (images.shape, test_images.shape) == ((1500, 28, 28), (297, 28, 28))
-    assert {part.dtype.name for part in (images, labels, test_images, test_labels)} == {"uint8"}
-    assert set(labels) == set(test_labels) == set(range(10))
-    every = np.concatenate([images, test_images])
-    # As in the official files: ink inside a 20x20 box, its centre of mass at 14 on both axes.
-    for ink in (every.sum(axis=1, dtype=float), every.sum(axis=2, dtype=float)):
-        centre = (ink * np.arange(28)).sum(axis=1) / ink.sum(axis=1)
-        assert np.abs(centre - 14).max() <= 1.0
-        assert abs(centre.mean() - 14) < 0.1
-        assert max(np.ptp(np.flatnonzero(row)) for row in ink) < 20
-
-
-def test_the_test_set_of_digits_depends_on_the_seed_alone():
-    once, again, other = (digits.load(seed)[1][0] for seed in (0, 0, 1))
-    assert np.array_equal(once, again)
-    assert not np.array_equal(once, other)
-
-
-@pytest.mark.parametrize(
-    ("shape", "box"),
-    [((40, 10), (20, 5)), ((10, 40), (5, 20)), ((3, 3), (20, 20)), ((200, 1), (20, 1))],
-)
-def test_a_digit_of_any_shape_fills_the_box(shape: tuple[int, int], box: tuple[int, int]):
-    image = np.pad(np.full(shape, 255, dtype=np.uint8), ((3, 0), (0, 9)))
-    field = to_mnist_form(image)
-    rows, columns = np.flatnonzero(field.any(axis=1)), np.flatnonzero(field.any(axis=0))
-    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == box
-    assert field.max() == 255
-    # A box of even size lies half a pixel off the centre.
-    assert abs(rows.mean() - 14) <= 0.5
-    assert abs(columns.mean() - 14) <= 0.5
-
-
 @pytest.mark.parametrize(("size", "held_back"), [(5000, 250), (100, 100), (0, 0)])
 def test_prepare_stores_the_splits(
     params_file: Path, capsys: pytest.CaptureFixture[str], size: int, held_back: int
 ):
     change(params_file, "dataset: mnist", "dataset: digits")
     change(params_file, "size: 5000", f"size: {size}")
-    prepare.main()
+    run_stage(main)
     cut = f"prepare.validation_size: cut from {size} to {held_back}\n"
     assert capsys.readouterr().out == (cut if size > held_back else "") + (
         f"digits: {1500 - held_back:,} training, {held_back} validation, 297 test images\n"
     )
+    splits = {}
     for split, count in (("train", 1500 - held_back), ("validation", held_back), ("test", 297)):
-        arrays = safetensors.numpy.load(Path(f"data/prepared/{split}.safetensors").read_bytes())
+        splits[split] = arrays = safetensors.numpy.load_file(f"data/prepared/{split}.safetensors")
         assert sorted(arrays) == ["images", "labels"]
         assert arrays["images"].shape == (count, 28, 28)
         assert arrays["labels"].shape == (count,)
         assert arrays["images"].dtype == arrays["labels"].dtype == np.uint8
+    training, test = digits.load(seed=0)
+    held = [splits["train"], splits["validation"]]
+    assert pairs(*(np.concatenate([part[name] for part in held]) for name in ARRAYS)) == pairs(
+        *training
+    )
+    assert pairs(*(splits["test"][name] for name in ARRAYS)) == pairs(*test)
+
+
+def test_each_split_says_of_which_data_set_it_is(params_file: Path):
+    change(params_file, "dataset: mnist", "dataset: digits")
+    run_stage(main)
+    training, test = digits.load(seed=0)
+    whole = hashlib.sha256(b"".join(array.tobytes() for array in (*training, *test))).hexdigest()
+    for path in (TRAIN, VALIDATION, TEST):
+        assert load_split(path).dataset == {"name": "digits", "sha256": whole}
 
 
 def test_without_mnist_prepare_keeps_earlier_data(
     params_file: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(mnist, "CACHE", Path("cache"))
     earlier = Path("data/prepared/train.safetensors")
     earlier.parent.mkdir(parents=True)
     earlier.write_bytes(b"earlier")
@@ -98,5 +87,5 @@ def test_without_mnist_prepare_keeps_earlier_data(
     with pytest.raises(
         UserError, match=r"train-images-idx3-ubyte\.gz could not be had from /nowhere"
     ):
-        prepare.main()
+        run_stage(main)
     assert earlier.read_bytes() == b"earlier"

@@ -2,15 +2,19 @@ import json
 import re
 from pathlib import Path
 
-from common.arrays import save_split
-from common.errors import UserError
-from common.networks import build, to_input
-from common.weights import RECORD, WEIGHTS, load_network, save_network
-from train import main, pick_device
-
 import pytest
 import torch
-from conftest import DATASET, TRAINING, change
+
+from stages.common.errors import UserError
+from stages.common.params import load_params
+from stages.common.splits import TRAIN, VALIDATION, load_split
+from stages.network.checkpoint import RECORD, WEIGHTS, load_network
+from stages.network.inference import accuracy, mean_loss, predict_batches
+from stages.network.networks import build
+from stages.train import EPOCHS, METRICS, main
+from stages.training import feed_forward
+from tests.project import change
+from tests.samples import DATASET, run_stage, store
 
 IMAGES = torch.randint(
     0, 256, (70, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
@@ -18,81 +22,17 @@ IMAGES = torch.randint(
 LABELS = torch.arange(70) % 10
 
 
-NETWORK = {
-    "network": "feed_forward",
-    "hidden_sizes": [16],
-    "activations": ["tanh"],
-    "dropout": 0.2,
-}
-
-
-def trained() -> torch.nn.Module:
-    torch.manual_seed(0)
-    return build(NETWORK)
-
-
-def equal(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
-
-
-def test_the_input_is_what_to_tensor_gives():
-    image = torch.tensor([[[0, 51, 255]]], dtype=torch.uint8)
-    assert torch.equal(to_input(image), torch.tensor([[[[0.0, 0.2, 1.0]]]]))
-
-
-def test_the_stored_network_is_rebuilt_from_its_own_files(in_empty_folder: Path):
-    network = trained()
-    save_network(network, NETWORK, TRAINING)
-    rebuilt = load_network()
-    assert equal(network, rebuilt)
-    assert not rebuilt.training
-    state = torch.load(WEIGHTS, weights_only=True)
-    assert all(isinstance(value, torch.Tensor) for value in state.values())
-
-
-@pytest.mark.parametrize(
-    ("path", "content"),
-    [
-        (WEIGHTS, b""),
-        (WEIGHTS, b"damaged"),
-        (WEIGHTS, None),
-        (RECORD, b""),
-        (RECORD, json.dumps({"network": NETWORK | {"hidden_sizes": [17]}}).encode()),
-        (RECORD, json.dumps({"network": NETWORK | {"network": "recurrent"}}).encode()),
-        (RECORD, b'{"network": {"layers": 3}}'),
-        (RECORD, b"[]"),
-        (RECORD, None),
-    ],
-)
-def test_a_network_that_cannot_be_rebuilt_is_one_line(
-    in_empty_folder: Path, path: Path, content: bytes | None
-):
-    network = trained()
-    save_network(network, NETWORK, TRAINING)
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"^[^\n]*{path}[^\n]*`dvc repro[^\n]*$"):
-        load_network()
-
-
-def test_a_device_that_is_not_there_is_one_line():
-    assert pick_device("cpu", "train") == torch.device("cpu")
-    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
-    with pytest.raises(UserError, match=rf"train\.device: '{missing}' is not on this machine.*cpu"):
-        pick_device(missing, "train")
-    assert pick_device("auto", "train").type in ("cpu", "cuda", "mps")
-
-
 @pytest.fixture
 def prepared(params_file: Path) -> Path:
     """What train reads: parameters for two epochs, 70 training and 20 validation images."""
     change(params_file, "epochs: 10", "epochs: 2")
-    save_split("train", IMAGES.numpy(), LABELS.to(torch.uint8).numpy(), DATASET)
-    save_split("validation", IMAGES[:20].numpy(), LABELS[:20].to(torch.uint8).numpy(), DATASET)
+    store(TRAIN, IMAGES, LABELS)
+    store(VALIDATION, IMAGES[:20], LABELS[:20])
     return params_file
 
 
 def test_each_epoch_is_one_line_and_one_row(prepared: Path, capsys: pytest.CaptureFixture[str]):
-    main()
+    run_stage(main)
     lines = capsys.readouterr().out.splitlines()
     for epoch, line in enumerate(lines, start=1):
         assert re.fullmatch(
@@ -101,57 +41,111 @@ def test_each_epoch_is_one_line_and_one_row(prepared: Path, capsys: pytest.Captu
             line,
         )
     assert len(lines) == 2
-    for metric in ("train/loss", "validation/accuracy", "validation/loss"):
-        rows = Path(f"metrics/train/plots/metrics/{metric}.tsv").read_text().splitlines()
-        assert rows[0] == f"step\t{Path(metric).name}"
-        assert [row.split("\t")[0] for row in rows[1:]] == ["1", "2"]
-    last = json.loads(Path("metrics/train/metrics.json").read_text())
-    assert sorted(last) == ["step", "train", "validation"]
+    rows = EPOCHS.read_text().splitlines()
+    assert rows[0] == "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy"
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "2"]
+    last = json.loads(METRICS.read_text())
+    figures = [
+        last[part][name] for part in ("train", "validation") for name in ("loss", "accuracy")
+    ]
+    assert [float(cell) for cell in rows[-1].split(",")[1:]] == figures
     assert f"{last['validation']['loss']:.6f}" in lines[-1]
+
+
+def test_the_stored_network_has_the_last_validation_s_figures(prepared: Path):
+    run_stage(main)
+    network, _ = load_network()
+    logits = predict_batches(network, IMAGES[:20], batch_size=20)
+    assert json.loads(METRICS.read_text())["validation"] == pytest.approx(
+        {"loss": mean_loss(logits, LABELS[:20]), "accuracy": accuracy(logits, LABELS[:20])}
+    )
+
+
+def test_the_seed_draws_the_initial_weights_too(prepared: Path):
+    change(prepared, "  seed: 0                 # draws initial", "  seed: 7  # draws initial")
+    run_stage(main)
+    stored, _ = load_network()
+    recipe = load_params().recipe
+    torch.manual_seed(7)
+    network = build(recipe.architecture)
+    list(feed_forward.train(network, load_split(TRAIN), recipe, seed=7))
+    for name, values in network.state_dict().items():
+        assert torch.equal(stored.state_dict()[name], values)
+
+
+@pytest.mark.parametrize("name", ["tutorial", "convolutional"])
+def test_the_record_says_how_the_weights_were_made(prepared: Path, name: str):
+    change(prepared, "recipe: tutorial", f"recipe: {name}")
+    change(prepared, "  seed: 0                 # draws initial", "  seed: 7  # draws initial")
+    prepared.write_text(prepared.read_text().replace("epochs: 8\n", "epochs: 1\n"))
+    run_stage(main)
+    _, record = load_network()
+    recipe = load_params().recipe
+    parameters = record["training"].pop("parameters")
+    assert record["training"] == {
+        "dataset": DATASET,
+        "images": 70,
+        "recipe": name,
+        "seed": 7,
+        "device": "cpu",
+    }
+    assert record["network"] | parameters == recipe.model_dump()
+    assert record["network"] == recipe.architecture
+    assert record["network"].keys().isdisjoint(parameters)
+
+
+def test_the_same_seed_gives_the_same_files_and_another_seed_others(prepared: Path):
+    def files() -> list[bytes]:
+        run_stage(main)
+        return [path.read_bytes() for path in (WEIGHTS, RECORD, METRICS, EPOCHS)]
+
+    first = files()
+    assert files() == first
+    change(prepared, "  seed: 0                 # draws initial", "  seed: 1  # draws initial")
+    assert all(new != old for new, old in zip(files(), first, strict=True))
 
 
 def test_without_a_validation_set_training_reports_the_training_loss_alone(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ):
-    save_split("validation", IMAGES[:0].numpy(), LABELS[:0].to(torch.uint8).numpy(), DATASET)
-    main()
+    store(VALIDATION, IMAGES[:0], LABELS[:0])
+    run_stage(main)
     output = capsys.readouterr().out
     assert "Epoch 2: train loss " in output
     assert "validation" not in output
-    assert sorted(json.loads(Path("metrics/train/metrics.json").read_text())) == ["step", "train"]
+    assert list(json.loads(METRICS.read_text())) == ["train"]
+    assert EPOCHS.read_text().splitlines()[-1].endswith(",,")  # empty cells
 
 
 def test_a_loss_that_is_no_number_ends_training_and_keeps_earlier_weights(prepared: Path):
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+38")
-    WEIGHTS.parent.mkdir()
-    WEIGHTS.write_bytes(b"earlier")
-    metrics = Path("metrics/train/metrics.json")
-    metrics.parent.mkdir(parents=True)
-    metrics.write_bytes(b"earlier")
+    files = (WEIGHTS, RECORD, METRICS, EPOCHS)
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"earlier")
     with pytest.raises(
-        UserError, match=r"train\.learning_rate: 1e\+38 led to losses of \[(nan|inf), "
+        UserError, match=r"recipes\.tutorial\.learning_rate: 1e\+38 led to losses of \[(nan|inf), "
     ):
-        main()
-    assert WEIGHTS.read_bytes() == b"earlier"
-    assert metrics.read_bytes() == b"earlier"
-    assert [path.name for path in Path("metrics").iterdir()] == ["train"]
+        run_stage(main)
+    assert all(path.read_bytes() == b"earlier" for path in files)
+    assert {*Path("models").iterdir(), *Path("metrics").iterdir()} == set(files)
 
 
 def test_weights_that_are_no_numbers_are_refused_although_the_loss_before_was_one(prepared: Path):
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+38")
-    change(prepared, "epochs: 2\n  batch_size: 32", "epochs: 1\n  batch_size: 1000")
+    change(prepared, "epochs: 2\n    batch_size: 32", "epochs: 1\n    batch_size: 1000")
     with pytest.raises(UserError, match=r"losses of \[2\.\d+, nan\] and to weights that are not f"):
-        main()
+        run_stage(main)
     assert not WEIGHTS.exists()
 
 
 def test_a_validation_loss_that_is_no_number_is_refused_although_the_weights_are(prepared: Path):
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+37")
-    change(prepared, "epochs: 2\n  batch_size: 32", "epochs: 1\n  batch_size: 1000")
+    change(prepared, "epochs: 2\n    batch_size: 32", "epochs: 1\n    batch_size: 1000")
     with pytest.raises(
         UserError, match=r"losses of \[2\.\d+, nan\] and to weights that are finite"
     ):
-        main()
+        run_stage(main)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"damaged"])
@@ -159,4 +153,39 @@ def test_prepared_data_that_cannot_be_read_is_one_line(prepared: Path, content: 
     path = Path("data/prepared/train.safetensors")
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^{path}: [^\n]*`dvc repro[^\n]*$"):
-        main()
+        run_stage(main)
+
+
+def test_the_inputs_are_checked_after_each_epoch(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+):
+    change(prepared, "  seed: 0                 # draws initial", "  seed: 1  # draws initial")
+    run_stage(main)
+    change(prepared, "  seed: 1  # draws initial", "  seed: 0  # draws initial")
+    capsys.readouterr()
+    earlier = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    checks = []
+
+    def check_inputs() -> None:
+        checks.append(capsys.readouterr().out)
+        if len(checks) == 2:
+            raise UserError("something changed")
+
+    with pytest.raises(UserError, match="something changed"):
+        run_stage(main, check_inputs)
+    assert checks[0] == ""
+    assert checks[1].startswith("Epoch 1: ")
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == earlier
+    assert earlier.keys() > {WEIGHTS, RECORD, METRICS, EPOCHS}
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto"])
+def test_every_recipe_trains(prepared: Path, device: str):
+    text = prepared.read_text()
+    for recipe in ("tutorial", "fast", "convolutional", "thorough"):
+        changed = text.replace("recipe: tutorial", f"recipe: {recipe}")
+        changed = re.sub(r"epochs: \d+", "epochs: 1", changed)
+        prepared.write_text(changed.replace("device: cpu ", f"device: {device} "))
+        WEIGHTS.unlink(missing_ok=True)
+        run_stage(main)
+        assert WEIGHTS.exists()

@@ -1,0 +1,46 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.bench import NAMES, table
+from tests.project import ROOT, clean_environment
+
+FOLDER = ROOT / "benchmarks"
+
+
+@pytest.mark.slow
+def test_a_quick_round_measures_every_contender(tmp_path: Path):
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.bench", "--quick", "--output", tmp_path],
+        cwd=ROOT,
+        env=clean_environment(tmp_path),
+        check=True,
+        capture_output=True,
+    )
+    results = json.loads((tmp_path / "results.json").read_text())
+    for name in NAMES.keys() - {"thorough"}:
+        assert results[name]["seconds_per_epoch"] > 0
+        assert results[name]["peak_mib"] > 50
+        if name != "products":
+            assert 0.1 < results[name]["accuracy"] < 1
+    assert results["pipeline"]["cold"] > results["pipeline"]["noop"] > 0
+    assert results["pipeline"]["bare_noop"] > 0
+    assert set(results["memory"]["peaks"]["train"]) == {"once", "enlarged"}
+    assert set(results["formats"]) == {"torchscript", "pt2", "onnx", "int8"}
+    assert all(times["1"] > times["256"] > 0 for times in results["formats"].values())
+    assert results["predict"]["images"] == 300
+    assert results["memory"]["times"] == 2
+    assert "| (a) the tutorial as published |" in (tmp_path / "results.md").read_text()
+
+
+def test_the_docs_quote_the_last_results():
+    page = (ROOT / "docs/recipes-and-results.md").read_text()
+    assert (FOLDER / "results.md").read_text().strip() in page
+
+
+def test_the_committed_table_is_that_of_the_committed_results():
+    results = json.loads((FOLDER / "results.json").read_text())
+    assert table(results) == (FOLDER / "results.md").read_text()

@@ -1,0 +1,92 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages.common.files import whole_files
+from tests.project import ROOT
+from tests.samples import write
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from stages.common import errors
+from stages.common.files import whole_files
+def write():
+    with whole_files() as outputs:
+        outputs.write_bytes(Path(sys.argv[1]), bytes(5000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+errors.run(write)
+"""
+
+TABLE = """
+import sys
+from pathlib import Path
+from stages.common.files import whole_files
+with whole_files() as outputs:
+    rows = [(chr(0xD6), 0.1), ("x", None)]
+    outputs.write_csv(Path(sys.argv[1]), ("name", "share"), rows)
+"""
+
+
+def test_a_file_that_is_not_finished_leaves_the_earlier_one(tmp_path: Path):
+    path = tmp_path / "made" / "file"
+    write(lambda outputs: outputs.write_bytes(path, b"earlier"))
+    with pytest.raises(RuntimeError), whole_files() as outputs, outputs.file(path) as temporary:
+        temporary.write_bytes(b"half")
+        raise RuntimeError
+    assert path.read_bytes() == b"earlier"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_files_get_their_names_together_or_not_at_all(tmp_path: Path):
+    one, other = tmp_path / "one", tmp_path / "folder" / "other"
+    one.write_bytes(b"earlier")
+    with pytest.raises(RuntimeError), whole_files() as outputs:
+        outputs.write_bytes(one, b"new")
+        outputs.write_bytes(other, b"new")
+        assert one.read_bytes() == b"earlier"
+        raise RuntimeError
+    assert one.read_bytes() == b"earlier"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [one]
+    with whole_files() as outputs:
+        outputs.write_bytes(one, b"new")
+        outputs.write_bytes(other, b"new")
+    assert one.read_bytes() == other.read_bytes() == b"new"
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == [other, one]
+
+
+def test_a_table_is_utf_8_in_any_locale_and_none_is_an_empty_cell(tmp_path: Path):
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", TABLE, tmp_path / "file"]
+    subprocess.run(command, cwd=ROOT, env=os.environ | locale, check=True)
+    assert (tmp_path / "file").read_bytes() == "name,share\nÖ,0.1\nx,\n".encode()
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path):
+    path = tmp_path / "file"
+    write(lambda outputs: outputs.write_bytes(path, b"earlier"))
+    command = [sys.executable, "-c", FULL_DISK, path]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, f"error: {path}: File too large\n")
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_have_the_permissions_that_the_umask_gives(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        write(lambda outputs: outputs.write_bytes(tmp_path / "file", b""))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_holds_numbers_that_json_knows(tmp_path: Path):
+    write(lambda outputs: outputs.write_json(tmp_path / "file", {"loss": 0.5}))
+    assert (tmp_path / "file").read_text() == '{\n  "loss": 0.5\n}\n'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write(lambda outputs: outputs.write_json(tmp_path / "file", {"loss": float("nan")}))
+    assert (tmp_path / "file").read_text() == '{\n  "loss": 0.5\n}\n'

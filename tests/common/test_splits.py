@@ -1,0 +1,140 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from stages.common.errors import UserError
+from stages.common.splits import Split, load_split
+from tests.project import ROOT
+from tests.samples import DATASET, store
+
+PATH = Path("data/prepared/train.safetensors")
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+LABELS = np.arange(30, dtype=np.uint8) % 10
+MEMORY = """
+import re, sys, torch
+from pathlib import Path
+from stages.common.splits import load_split
+def own():  # KiB; the pages of a mapped file are the system's cache
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+small = load_split(Path(sys.argv[1]))  # what libraries take at their first use does not count
+small.take(torch.randperm(len(small)))
+small.images.sum()
+before, peak = own(), 0
+split = load_split(Path(sys.argv[2]))
+for indices in torch.randperm(len(split))[:20_000].split(1000):
+    split.take(indices)
+    peak = max(peak, own())
+for images in split.images.split(1000):
+    images.sum()
+    peak = max(peak, own())
+print(peak - before)
+"""
+
+
+@pytest.fixture
+def stored(in_empty_folder: Path) -> Split:
+    store(PATH, torch.from_numpy(IMAGES), torch.from_numpy(LABELS))
+    return load_split(PATH)
+
+
+def test_what_is_stored_is_read_again(stored: Split):
+    assert len(stored) == 30
+    assert np.array_equal(stored.images.numpy(), IMAGES)
+    assert np.array_equal(stored.labels.numpy(), LABELS)
+    assert stored.dataset == DATASET
+    assert np.array_equal(safetensors.numpy.load_file(PATH)["images"], IMAGES)
+
+
+def test_images_are_taken_in_any_order_again_and_again(stored: Split):
+    order = torch.tensor([7, 29, 0, 7])
+    for _ in range(2):
+        images, labels = stored.take(order)
+        assert np.array_equal(images.numpy(), IMAGES[order])
+        assert labels.tolist() == [7, 9, 0, 7]
+        assert labels.dtype == torch.int64
+
+
+def test_a_split_may_be_empty(in_empty_folder: Path):
+    store(PATH, torch.from_numpy(IMAGES[:0]), torch.from_numpy(LABELS[:0]))
+    assert len(load_split(PATH)) == 0
+
+
+def test_a_file_that_is_replaced_is_read_on(stored: Split):
+    """As DVC and our own stages replace files: by another one of the same name."""
+    store(PATH, torch.zeros(1, 28, 28, dtype=torch.uint8), torch.zeros(1))
+    assert np.array_equal(stored.take(torch.arange(30))[0].numpy(), IMAGES)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's account of memory")
+def test_a_large_set_is_never_whole_in_memory(tmp_path: Path):
+    """Images at random, then all in order: 235 MB of them cost a process less than 60."""
+    small, large = tmp_path / "small.safetensors", tmp_path / "large.safetensors"
+    for path, count in ((small, 1000), (large, 300_000)):
+        store(path, torch.zeros(count, 28, 28, dtype=torch.uint8), torch.zeros(count))
+    command = [sys.executable, "-c", MEMORY, small, large]
+    growth = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert int(growth) < 60_000, "KiB"
+
+
+IMAGE = {"dtype": "U8", "shape": [1, 28, 28], "data_offsets": [0, 784]}
+LABEL = {"dtype": "U8", "shape": [1], "data_offsets": [784, 785]}
+OF_A_SET = {"dataset": json.dumps(DATASET)}
+
+
+def content(images: dict = IMAGE, labels: dict = LABEL, metadata: dict = OF_A_SET) -> bytes:
+    """A safetensors file of one image and its label, with this header."""
+    header = {"__metadata__": metadata, "images": images, "labels": labels}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(785)
+
+
+def write(content: bytes) -> None:
+    PATH.parent.mkdir(parents=True)
+    PATH.write_bytes(content)
+
+
+def test_a_file_of_another_safetensors_is_read(in_empty_folder: Path):
+    write(content())
+    split = load_split(PATH)
+    assert (split.images.shape, len(split), split.dataset) == ((1, 28, 28), 1, DATASET)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"damaged",
+        b"\xff" * 100,
+        (2).to_bytes(8, "little") + b"[]",
+        content()[:-1],
+        content(IMAGE | {"shape": [2, 28, 28]}),
+        content(IMAGE | {"shape": [1, 14, 56]}),
+        content(IMAGE | {"shape": [784]}),
+        content(IMAGE | {"dtype": "I8"}),
+        content(labels=LABEL | {"dtype": "I8"}),
+        content(labels=LABEL | {"shape": [1, 1]}),
+        content(labels=LABEL | {"shape": []}),
+        content(metadata={}),
+        content(metadata={"dataset": "{"}),
+        content().replace(b'"labels"', b'"lables"'),
+    ],
+)
+def test_a_damaged_file_is_one_line(in_empty_folder: Path, damaged: bytes):
+    write(damaged)
+    with pytest.raises(
+        UserError, match=rf"^{PATH}: damaged \([^\n]+\); delete it and run `dvc repro`$"
+    ):
+        load_split(PATH)
+
+
+def test_a_missing_file_is_one_line(in_empty_folder: Path):
+    with pytest.raises(
+        UserError, match=rf"^{PATH}: no such file; make it with `dvc repro prepare`"
+    ):
+        load_split(PATH)

@@ -1,0 +1,33 @@
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from stages.evaluation.gallery import gallery
+from tests.samples import split_of
+
+IMAGES = torch.randint(
+    0, 256, (30, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+
+
+def test_the_gallery_shows_the_24_most_confident_mistakes():
+    logits = torch.zeros(30, 10)
+    logits[:, 0] = torch.arange(30) / 5.0  # all are read as 0, the last ones most surely
+    labels = torch.ones(30)
+    labels[29] = 0
+    picture = Image.open(io.BytesIO(gallery(split_of(IMAGES, labels), logits)))
+    assert picture.size == (4 * 100, 6 * 126)
+    for place, index in ((0, 28), (1, 27), (4, 24), (23, 5)):
+        left, top = place % 4 * 100 + 8, place // 4 * 126 + 8
+        shown = np.asarray(picture)[top : top + 84 : 3, left : left + 84 : 3]
+        assert np.array_equal(shown, 255 - IMAGES[index].numpy())
+
+
+def test_a_gallery_without_mistakes_is_a_line():
+    picture = Image.open(
+        io.BytesIO(gallery(split_of(IMAGES, torch.zeros(30)), torch.eye(10)[[0] * 30]))
+    )
+    assert picture.size == (400, 126)
+    assert np.asarray(picture).min() == 0  # something is written

@@ -1,0 +1,54 @@
+import json
+import re
+
+import torch
+
+from stages.exporting.card import render
+from stages.exporting.formats import FORMATS
+from stages.scoring.scores import score
+from tests.samples import TRAINING
+
+NETWORK = {"network": "feed_forward", "hidden_sizes": [16]}
+PROVENANCE = {
+    "network": NETWORK,
+    "training": TRAINING | {"images": 54_321, "recipe": "mine", "parameters": {"epochs": 7}},
+}
+ROWS = [
+    {"format": form.name, "bytes": 1_000 + number, "accuracy": 0.5, "max_difference": number / 1e6}
+    for number, form in enumerate(FORMATS)
+]
+# Three images of 0, 1, 1; read as 0, 1, 2, each with certainty.
+SCORES = score(100.0 * torch.eye(10)[:3], torch.tensor([0, 1, 1]))
+CARD = render(PROVENANCE, SCORES, ROWS).decode()
+
+
+def cells(heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading, without the table's own heading."""
+    table = CARD.partition(f"{heading}\n")[2].partition("\n| ")[2].partition("\n\n")[0]
+    rows = table.splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_it_says_what_was_trained_on_what():
+    assert "A feed-forward network" in CARD
+    assert "of a test: 54,321 images for training, 3 for the test" in CARD
+    assert "Recipe `mine`" in CARD
+    parameters = json.loads(re.search(r"```json\n(.*?)```", CARD, re.DOTALL)[1])
+    assert parameters == {"network": NETWORK, "epochs": 7}
+
+
+def test_it_has_every_class_and_the_bins_that_have_images():
+    assert "Accuracy 66.67%, loss 33.3333 nats, macro F1 0.1667." in CARD
+    zero, one, *others = cells("## Results on the test set")
+    assert zero == ["0", "100.00%", "100.00%", "20.65% to 100.00%", "1.0000", "1"]
+    assert one == ["1", "100.00%", "50.00%", "9.45% to 90.55%", "0.6667", "2"]
+    assert [row[0] for row in others] == list("23456789")
+    assert "Expected calibration error 0.3333" in CARD
+    assert cells("### Calibration") == [["0.93 to 1.00", "100.00%", "66.67%", "3"]]
+
+
+def test_it_has_a_row_for_each_file():
+    assert cells("## Files") == [
+        [f"`{form.file.name}`", form.description, f"1,00{number}", "50.00%", f"{number / 1e6:.1e}"]
+        for number, form in enumerate(FORMATS)
+    ]

@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.common.errors import UserError
+from stages.network.checkpoint import RECORD, WEIGHTS, load_network, save_network
+from stages.network.networks import build
+from tests.samples import TRAINING, write
+
+NETWORK = {
+    "network": "feed_forward",
+    "hidden_sizes": [16],
+    "activations": ["tanh"],
+    "dropout": 0.2,
+}
+
+
+CONVOLUTIONAL = {
+    "network": "convolutional",
+    "channels": [4, 8],
+    "kernel_sizes": [5, 3],
+    "pool_sizes": [2, 2],
+}
+
+
+def trained(architecture: dict) -> torch.nn.Module:
+    """A network whose running statistics are not those of the start, in channels-last memory."""
+    torch.manual_seed(0)
+    network = build(architecture).to(memory_format=torch.channels_last)
+    network(torch.rand(5, 1, 28, 28))
+    return network
+
+
+@pytest.mark.parametrize("architecture", [NETWORK, CONVOLUTIONAL])
+def test_the_stored_network_is_rebuilt_from_its_own_files(
+    in_empty_folder: Path, architecture: dict
+):
+    network = trained(architecture)
+    write(lambda outputs: save_network(outputs, network, architecture, TRAINING))
+    rebuilt, record = load_network()
+    assert record == {"network": architecture, "training": TRAINING}
+    assert not rebuilt.training
+    expected, state = network.state_dict(), torch.load(WEIGHTS, weights_only=True)
+    assert list(state) == list(rebuilt.state_dict()) == list(expected)
+    for name, values in rebuilt.state_dict().items():
+        assert torch.equal(values, expected[name])
+        assert torch.equal(state[name], expected[name])
+        assert state[name].is_contiguous()
+
+
+def test_the_same_network_gives_the_same_bytes(in_empty_folder: Path):
+    write(lambda outputs: save_network(outputs, trained(CONVOLUTIONAL), CONVOLUTIONAL, TRAINING))
+    first = WEIGHTS.read_bytes(), RECORD.read_bytes()
+    write(lambda outputs: save_network(outputs, trained(CONVOLUTIONAL), CONVOLUTIONAL, TRAINING))
+    assert (WEIGHTS.read_bytes(), RECORD.read_bytes()) == first
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        (WEIGHTS, b""),
+        (WEIGHTS, b"damaged"),
+        (WEIGHTS, None),
+        (RECORD, b""),
+        (RECORD, json.dumps({"network": NETWORK | {"hidden_sizes": [17]}}).encode()),
+        (RECORD, json.dumps({"network": NETWORK | {"network": "recurrent"}}).encode()),
+        (RECORD, b'{"network": {"layers": 3}}'),
+        (RECORD, b"[]"),
+        (RECORD, json.dumps({"network": CONVOLUTIONAL}).encode()),
+        (RECORD, None),
+    ],
+)
+def test_a_network_that_cannot_be_rebuilt_is_one_line(
+    in_empty_folder: Path, path: Path, content: bytes | None
+):
+    network = trained(NETWORK)
+    write(lambda outputs: save_network(outputs, network, NETWORK, TRAINING))
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"^[^\n]*{path}[^\n]*`dvc repro[^\n]*$"):
+        load_network()
+
+
+@pytest.mark.parametrize("length", [1000, 10_000, -10])
+def test_weights_that_are_cut_off_are_one_line(in_empty_folder: Path, length: int):
+    write(lambda outputs: save_network(outputs, trained(NETWORK), NETWORK, TRAINING))
+    WEIGHTS.write_bytes(WEIGHTS.read_bytes()[:length])
+    with pytest.raises(UserError, match=rf"^{WEIGHTS} and [^\n]*damaged[^\n]*`dvc repro`$"):
+        load_network()
+
+
+def test_weights_that_cannot_be_read_are_not_called_damaged(in_empty_folder: Path):
+    write(lambda outputs: save_network(outputs, trained(NETWORK), NETWORK, TRAINING))
+    WEIGHTS.unlink()
+    WEIGHTS.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        load_network()
+    assert caught.value.filename == str(WEIGHTS)  # so `errors.run` tells it in one line

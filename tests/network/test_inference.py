@@ -1,0 +1,56 @@
+import math
+
+import pytest
+import torch
+
+from stages.network.inference import accuracy, mean_loss, predict_batches
+from stages.network.networks import build
+
+IMAGES = torch.randint(
+    0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
+
+
+def network_of(dropout: float) -> dict:
+    return {
+        "network": "feed_forward",
+        "hidden_sizes": [16],
+        "activations": ["tanh"],
+        "dropout": dropout,
+    }
+
+
+def test_the_loss_of_a_network_that_knows_nothing_is_the_entropy_of_ten_classes():
+    assert mean_loss(torch.zeros(5, 10), torch.arange(5)) == pytest.approx(math.log(10))
+    assert accuracy(torch.zeros(5, 10), torch.zeros(5).long()) == 1.0
+
+
+def test_accuracy_and_loss_are_means_over_the_images():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    labels = torch.tensor([0, 1, 1], dtype=torch.uint8)
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1)) + math.log1p(math.exp(3))) / 3
+    assert accuracy(logits, labels) == pytest.approx(2 / 3)
+    assert mean_loss(logits, labels) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_batch_size_shows_in_rounding_alone():
+    torch.manual_seed(0)
+    network = build(network_of(dropout=0.5))
+    whole = predict_batches(network, IMAGES, batch_size=100)
+    assert whole.shape == (25, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(whole, network.eval()(IMAGES[:, None] / 255))
+    for batch_size in (1, 7, 25):
+        torch.testing.assert_close(predict_batches(network, IMAGES, batch_size), whole)
+
+
+def test_dropout_is_off_and_no_gradient_is_kept():
+    network = build(network_of(dropout=0.9)).train()
+    once, again = (predict_batches(network, IMAGES, batch_size=10) for _ in range(2))
+    assert torch.equal(once, again)
+    assert not once.requires_grad
+
+
+def test_no_images_give_no_answers():
+    network = build(network_of(dropout=0.5))
+    assert predict_batches(network, IMAGES[:0], batch_size=10).shape == (0, 10)

@@ -1,0 +1,68 @@
+"""Experiments from a fresh clone: they leave nothing that Git does not know."""
+
+import json
+import time
+
+import pytest
+
+from tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+SWEEP = (
+    *("--set-param", "recipes.tutorial.learning_rate=0.001,0.01"),
+    *("--set-param", "recipes.tutorial.dropout=0.0,0.4"),
+)
+
+
+def experiments(project: Project) -> dict[str, dict]:
+    """Return the finished experiments on the current commit by name, as `dvc exp show` has them."""
+    _, commit = json.loads(project.run("dvc", "exp", "show", "--json", "--no-fetch"))
+    return {
+        experiment["name"]: experiment["revs"][0]["data"]
+        for experiment in commit["experiments"] or []
+    }
+
+
+@pytest.fixture
+def no_experiments(committed: Project) -> Project:
+    for name in experiments(committed):
+        committed.run("dvc", "exp", "remove", name)
+    return committed
+
+
+def test_a_sweep_runs_side_by_side_and_can_be_kept(no_experiments: Project):
+    committed = no_experiments
+    committed.run(
+        "dvc", "exp", "run", "--queue", "--set-param", "recipes.tutorial.epochs=2", *SWEEP
+    )
+    committed.run("dvc", "queue", "start", "--jobs", "2")
+    for _ in range(180):
+        status = committed.run("dvc", "queue", "status")
+        if "Queued" not in status and "Running" not in status:
+            break
+        time.sleep(1)
+    committed.run("dvc", "queue", "stop")
+    assert status.count("Success") == 4, status
+
+    found = experiments(committed)
+    tried = {}
+    for name, data in found.items():
+        recipe = data["params"]["params.yaml"]["data"]["recipes"]["tutorial"]
+        tried[recipe["learning_rate"], recipe["dropout"]] = name
+    assert sorted(tried) == [(0.001, 0.0), (0.001, 0.4), (0.01, 0.0), (0.01, 0.4)]
+    assert committed.git_status() == ""
+    table = committed.run("dvc", "exp", "show", "--only-changed", "--csv")
+    assert "recipes.tutorial.learning_rate" in table
+    assert "recipes.tutorial.batch_size" not in table
+
+    best = tried[0.01, 0.0]
+    committed.run("dvc", "exp", "branch", best, "best")
+    assert "best" in committed.run("git", "branch")
+    committed.run("dvc", "exp", "apply", best)
+    assert committed.repro() == []
+    metrics = json.loads(committed.read("metrics/evaluate.json"))
+    assert (
+        metrics["accuracy"] == found[best]["metrics"]["metrics/evaluate.json"]["data"]["accuracy"]
+    )
+    assert "??" not in committed.git_status()

@@ -1,0 +1,207 @@
+"""The whole pipeline, by the commands that people use, in fresh clones."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pathspec import GitIgnoreSpec
+from ruamel.yaml import YAML
+
+from tests.project import MIRROR, ROOT, Project, executed, lend_environment, needs_mnist
+from tools.working_tree import copy_working_tree
+
+STAGES = ["prepare", "train", "evaluate", "export"]
+RESULTS = [
+    "data/prepared/train.safetensors",
+    "data/prepared/validation.safetensors",
+    "data/prepared/test.safetensors",
+    "models/model_weights.pth",
+    "models/network.json",
+    "models/model.pth",
+    "models/model.pt2",
+    "models/model.onnx",
+    "models/model.int8.onnx",
+    "models/README.md",
+    "metrics/train.json",
+    "metrics/epochs.csv",
+    "metrics/evaluate.json",
+    "metrics/per_class.csv",
+    "metrics/predictions.csv",
+    "metrics/calibration.csv",
+    "metrics/confusions.csv",
+    "metrics/mistakes.png",
+    "metrics/export.json",
+]
+
+
+def test_make_run_without_mnist_says_so_and_runs_on_the_digits(on_digits: tuple[Project, str]):
+    project, output = on_digits
+    assert "error: MNIST's train-images-idx3-ubyte.gz could not be had from /nowhere (" in output
+    assert output.count("could not be had from") == 1  # asked for once
+    assert "!!! MNIST could not be had, so the pipeline runs on the embedded digits." in output
+    assert executed(output) == STAGES
+    assert "These numbers are for the embedded digits, not for MNIST. Back to MNIST:" in output
+    assert "dvc exp run -S prepare.dataset=mnist" in output
+    assert json.loads(project.read("metrics/evaluate.json"))["accuracy"] > 0.9
+    assert all((project.folder / result).is_file() for result in RESULTS)
+
+
+def test_a_run_leaves_nothing_that_git_does_not_know(on_digits: tuple[Project, str]):
+    changed = [line.split(maxsplit=1) for line in on_digits[0].git_status().splitlines()]
+    assert all(
+        state == "M" and (path in ("dvc.lock", "params.yaml") or path.startswith("metrics/"))
+        for state, path in changed
+    ), changed
+
+
+def test_the_digits_change_nothing_but_the_parameter(on_digits: tuple[Project, str]):
+    project, _ = on_digits
+    diff = project.run("git", "diff", "--unified=0", "params.yaml").splitlines()
+    assert [line.split("#")[0].split() for line in diff[-2:]] == [
+        ["-", "dataset:", "mnist"],
+        ["+", "dataset:", "digits"],
+    ]
+    assert len(diff) == 7
+
+
+def test_a_second_run_executes_nothing(reproduced: Project):
+    assert reproduced.repro() == []
+    assert executed(reproduced.run("make", "run")) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stages"),
+    [
+        ("# Every number", "# Every single number", []),
+        ("learning_rate: 1.0e-3", "learning_rate: 0.001", []),
+        pytest.param(
+            "seed: 0                 # draws the validation",
+            "seed: 1  # draws the validation",
+            STAGES,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "dropout: 0.2",
+            "dropout: 0.1",
+            ["train", "evaluate", "export"],
+            marks=pytest.mark.slow,
+        ),
+        ("batch_size: 1000", "batch_size: 100", ["evaluate"]),
+        pytest.param("tolerance: 1.0e-5", "tolerance: 1.0e-4", ["export"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_change_executes_the_stages_that_it_affects_and_going_back_none(
+    reproduced: Project, old: str, new: str, stages: list[str]
+):
+    params, lock = reproduced.read("params.yaml"), reproduced.read("dvc.lock")
+    reproduced.edit("params.yaml", old, new)
+    assert reproduced.repro() == stages
+    (reproduced.folder / "params.yaml").write_bytes(params)
+    assert reproduced.repro() == []
+    assert reproduced.read("dvc.lock") == lock
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["here", "a folder elsewhere"])
+def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
+    on_digits: tuple[Project, str], tmp_path: Path, place: str
+):
+    expected = on_digits[0].read("dvc.lock")
+    assert b"md5" in expected
+    project = Project(tmp_path / place / "project")
+    copy_working_tree(project.folder)
+    project.edit("params.yaml", "dataset: mnist", "dataset: digits")
+    outputs = {}
+    for environment in (
+        {"OMP_NUM_THREADS": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+        {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "UMASK": "077"},
+    ):
+        umask = environment.pop("UMASK", "022")
+        command = f"umask {umask}; exec dvc repro --force"
+        output = project.run("sh", "-c", command, **environment)
+        assert executed(output) == STAGES
+        assert project.read("dvc.lock") == expected
+        # What DVC does not cache is compared too, byte by byte.
+        again = {result: project.read(result) for result in RESULTS}
+        assert outputs in ({}, again)
+        outputs = again
+
+
+@pytest.mark.slow
+def test_make_run_takes_no_other_failure_for_missing_data(project: Project):
+    lend_environment(project)
+    project.edit("params.yaml", "epochs: 10", "epochs: 0")
+    output = project.run("make", "run", MNIST_MIRROR="/nowhere", fails=True)
+    assert output.count("error: params.yaml: recipes.tutorial.epochs: 0 is not allowed") == 1
+    assert "!!!" not in output
+    assert "dataset: mnist" in project.read("params.yaml").decode()
+
+
+def test_without_mnist_repro_never_changes_the_dataset(project: Project):
+    output = project.run("dvc", "repro", MNIST_MIRROR="/nowhere", fails=True)
+    assert "set MNIST_MIRROR=<" in output
+    assert "dvc exp run -S prepare.dataset=digits" in output
+    assert project.git_status() == ""
+
+
+@needs_mnist
+def test_the_whole_pipeline_on_mnist(project: Project):
+    project.edit("params.yaml", "epochs: 10", "epochs: 1")
+    assert project.repro(MNIST_MIRROR=MIRROR) == STAGES
+    metrics = json.loads(project.read("metrics/evaluate.json"))
+    assert metrics["images"] == 10_000
+    assert metrics["accuracy"] > 0.93
+    exports = {row["format"]: row for row in json.loads(project.read("metrics/export.json"))}
+    assert exports["torchscript"]["accuracy"] == metrics["accuracy"]
+    assert exports["int8"]["bytes"] < exports["onnx"]["bytes"] / 3
+
+
+@pytest.mark.slow
+@needs_mnist
+def test_what_one_clone_has_fetched_no_other_asks_for(project: Project):
+    """Nor do DVC's own temporary copies: the files are in the user's cache folder."""
+    assert project.repro("prepare", MNIST_MIRROR=MIRROR) == ["prepare"]
+    second = Project(project.folder.parent / "a second clone")
+    copy_working_tree(second.folder)
+    assert second.repro("prepare", MNIST_MIRROR="/nowhere") == ["prepare"]
+    second.run("git", "commit", "--quiet", "--all", "--message=Prepare", "--allow-empty")
+    text = second.read("params.yaml").decode()
+    (second.folder / "params.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 1", text))
+    output = second.run(
+        "dvc", "exp", "run", "--temp", "-S", "prepare.seed=1", MNIST_MIRROR="nowhere"
+    )
+    assert executed(output) == STAGES
+
+
+def dvc_md5(path: Path) -> str:
+    """Return the checksum that DVC gives a file, or a folder: that of the list of its files'."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    ignored = GitIgnoreSpec.from_lines((ROOT / ".dvcignore").read_text().splitlines())
+    files = sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.is_file() and not ignored.match_file(file.relative_to(ROOT))
+    )
+    rows = [{"md5": dvc_md5(path / file), "relpath": file} for file in files]
+    return f"{hashlib.md5(json.dumps(rows).encode()).hexdigest()}.dir"
+
+
+def test_the_committed_results_are_those_of_the_committed_code():
+    """dvc.lock holds the MD5 of what each stage read and wrote; all that Git has must match."""
+    lock = YAML(typ="safe").load(ROOT / "dvc.lock")
+    params = YAML(typ="safe").load(ROOT / "params.yaml")
+    assert list(lock["stages"]) == STAGES
+    for name, stage in lock["stages"].items():
+        expected = {name: params[name]}
+        if name == "train":
+            recipe = params["train"]["recipe"]
+            expected[f"recipes.{recipe}"] = params["recipes"][recipe]
+        assert stage["params"]["params.yaml"] == expected
+        for file in stage["deps"] + stage["outs"]:
+            if not file["path"].startswith(("data/", "models/")):  # those that Git does not have
+                digest = dvc_md5(ROOT / file["path"])
+                assert digest == file["md5"], f"{file['path']} is not what {name} used: dvc repro"
+    assert json.loads((ROOT / "metrics/evaluate.json").read_text())["accuracy"] >= 0.97

@@ -1,0 +1,78 @@
+"""What one person has run, another gets over the stores that teams have, and nothing else."""
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import stores
+from tests.pipeline.stores import Store, use
+from tests.project import Project, executed
+
+CACHED = ["data/prepared/train.safetensors", "models/model_weights.pth", "models/model.pth"]
+
+
+@pytest.fixture
+def author(committed: Project) -> Project:
+    """One who has run the pipeline and committed the result."""
+    return committed
+
+
+def clone(author: Project, name: str) -> Project:
+    folder = author.folder.parent / name
+    author.run("git", "clone", "--quiet", str(author.folder), str(folder))
+    return Project(folder)
+
+
+def flip_a_byte(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def assert_a_damaged_object_is_refused(author: Project, store: Store) -> None:
+    digest = hashlib.md5(author.read("models/model.pth")).hexdigest()
+    store.change_object(f"files/md5/{digest[:2]}/{digest[2:]}", flip_a_byte)
+    victim = clone(author, "victim")
+    use(victim, store)
+    victim.run("dvc", "pull", fails=True)
+    assert not (victim.folder / "models/model.pth").exists()
+    assert (victim.folder / "models/model_weights.pth").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [stores.folder, stores.ssh, stores.webdav, stores.s3])
+def test_what_one_pushes_another_need_not_run(
+    author: Project, tmp_path: Path, start: Callable[[Path], AbstractContextManager[Store]]
+):
+    root = tmp_path / "store"
+    root.mkdir()
+    with start(root) as store:
+        use(author, store)
+        author.run("dvc", "push", "--run-cache")
+        assert author.git_status() == ""
+
+        colleague = clone(author, "colleague")
+        use(colleague, store)
+        assert executed(colleague.run("dvc", "repro", "--pull")) == []
+        assert all(colleague.read(file) == author.read(file) for file in CACHED)
+        assert colleague.git_status() == ""
+
+        assert_a_damaged_object_is_refused(author, store)
+
+
+@pytest.mark.slow
+def test_a_folder_that_a_web_server_shows_can_be_pulled(author: Project, tmp_path: Path):
+    root = tmp_path / "store"
+    root.mkdir()
+    with stores.http(root) as store:
+        use(author, Store(str(root / "objects")))
+        author.run("dvc", "push")
+        reader = clone(author, "reader")
+        use(reader, store)
+        reader.run("dvc", "pull")
+        assert all(reader.read(file) == author.read(file) for file in CACHED)
+        assert reader.git_status() == ""
+        assert reader.repro() == []
+        assert_a_damaged_object_is_refused(reader, store)

@@ -1,0 +1,106 @@
+"""Copies of this project as real Git and DVC repositories."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MIRROR = os.environ.get("MNIST_MIRROR", "")
+if MIRROR and "://" not in MIRROR:
+    MIRROR = os.environ["MNIST_MIRROR"] = str(Path(MIRROR).absolute())  # the tests change folders
+
+needs_mnist = pytest.mark.skipif(
+    not MIRROR, reason="MNIST_MIRROR is not set: no folder or server to take the real MNIST from"
+)
+
+
+class Project:
+    """A copy of this project's files as a Git and DVC repository of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def run(self, *command: str, fails: bool = False, **environment: str) -> str:
+        """Run a command in the project and return what it printed, stdout and stderr together."""
+        result = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=clean_environment(self.folder.parent) | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode != 0) == fails, result.stdout
+        return result.stdout
+
+    def repro(self, *arguments: str, **environment: str) -> list[str]:
+        """Run `dvc repro` and return the names of the stages that it executed."""
+        return executed(self.run("dvc", "repro", *arguments, **environment))
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        change(self.folder / file, old, new)
+
+    def read(self, file: str) -> bytes:
+        return (self.folder / file).read_bytes()
+
+    def git_status(self) -> str:
+        return self.run("git", "status", "--porcelain")
+
+
+def executed(output: str) -> list[str]:
+    """Return the names of the stages that a DVC command says it has run."""
+    return re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)
+
+
+def clean_environment(folder: Path) -> dict[str, str]:
+    """This process's environment without a mirror, and without the user's settings and caches.
+
+    Git sets GIT_DIR and others in its hooks: with them, a test run by a hook would work on the
+    user's own repository.
+    """
+    ours = {
+        key: value
+        for key, value in os.environ.items()
+        if key != "MNIST_MIRROR" and not key.startswith(("GIT_", "DVC_"))
+    }
+    return ours | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "GIT_AUTHOR_NAME": "Test",
+        "GIT_AUTHOR_EMAIL": "test@example.com",
+        "GIT_COMMITTER_NAME": "Test",
+        "GIT_COMMITTER_EMAIL": "test@example.com",
+        "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc-global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(folder / "dvc-system"),
+        "DVC_SITE_CACHE_DIR": str(folder / "dvc-site"),
+    }
+
+
+def lend_environment(project: Project) -> None:
+    """Let `make` find this very environment in a project, as if it had been installed there."""
+    environment = project.folder / ".venv"
+    environment.mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (environment / name).symlink_to(Path(sys.prefix) / name)
+    project.run("make", "--touch", "install")
+
+
+def copy_of(project: Project, folder: Path) -> Project:
+    shutil.copytree(project.folder, folder, symlinks=True)
+    return Project(folder)
+
+
+def change(path: Path, old: str, new: str) -> None:
+    """Replace the one occurrence of `old` in a file."""
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} is not once in {path}"
+    path.write_text(text.replace(old, new))

@@ -1,0 +1,187 @@
+"""tools/plots.py: its page in a browser that is offline, its pictures and its messages."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page
+
+from tests.project import Project
+
+pytest_plugins = "tests.browser"
+
+CHARTS = {  # in the order of dvc.yaml
+    "metrics/epochs.csv": "Learning curves",
+    "metrics/predictions.csv": "Confusion matrix",
+    "metrics/per_class.csv": "Recall of each class",
+    "metrics/calibration.csv": "Calibration",
+    "metrics/confusions.csv": "Most common mistakes",
+    "metrics/mistakes.png": "Most confident mistakes",
+    "metrics/export.json": "Size of the exported files",
+}
+# The visible texts of each SVG, with their places in the window and in the SVG's own scale.
+TEXTS = """all => all.map(svg => {
+  const frame = svg.getBoundingClientRect();
+  const scale = frame.width / svg.viewBox.baseVal.width;
+  const texts = [...svg.querySelectorAll("text")].filter(
+    text => text.textContent && text.getAttribute("opacity") !== "0");
+  return {frame: frame.toJSON(), texts: texts.map(text => ({
+    text: text.textContent,
+    size: scale * parseFloat(getComputedStyle(text).fontSize),
+    ...text.getBoundingClientRect().toJSON()}))};
+})"""
+# How many shapes of data each SVG shows: lines, points, bars and cells with an area of their own.
+SHAPES = """all => all.map(svg => [...svg.querySelectorAll(".role-mark path")].filter(path => {
+  const {width, height} = path.getBoundingClientRect();
+  return width + height > 2;
+}).length)"""
+
+Open = Callable[[Path, int], Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Open a page without a network, in a window of a width; nothing else may be asked for."""
+    context = browser.new_context(offline=True)
+    requests = []
+    context.on("request", lambda request: requests.append(request.url))
+
+    def open_one(path: Path, width: int) -> Page:
+        page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 800})
+        page.goto(path.as_uri())
+        others = [url for url in requests if not url.startswith("data:") and url != path.as_uri()]
+        assert others == []
+        assert page.locator("script").count() == 0
+        return page
+
+    yield open_one
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def page_of_one(on_digits: tuple[Project, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_page(on_digits[0], tmp_path_factory.mktemp("one"))
+
+
+def make_page(project: Project, folder: Path, *arguments: str) -> Path:
+    path = folder / "index.html"
+    printed = project.run("python", "tools/plots.py", *arguments, "--out", str(folder))
+    assert printed == f"{path.as_uri()}\n"
+    return path
+
+
+def assert_readable(page: Page, smallest: float) -> None:
+    """Nothing is cut off, lies over another text or is too small, and nothing scrolls sideways."""
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    for chart in page.locator("svg").evaluate_all(TEXTS):
+        frame, texts = chart["frame"], chart["texts"]
+        assert texts
+        for number, one in enumerate(texts):
+            assert one["size"] >= smallest, one
+            assert frame["left"] - 1 <= one["left"] < one["right"] <= frame["right"] + 1, one
+            assert frame["top"] - 1 <= one["top"] < one["bottom"] <= frame["bottom"] + 1, one
+            assert not any(overlap(one, other) for other in texts[:number]), one
+
+
+def overlap(one: dict, other: dict) -> bool:
+    """Whether two texts cannot be told apart: boxes are a little higher than the letters."""
+    return (
+        min(one["right"], other["right"]) - max(one["left"], other["left"]) > -2
+        and min(one["bottom"], other["bottom"]) - max(one["top"], other["top"]) > 3
+    )
+
+
+def test_dvc_draws_each_chart_once(on_digits: tuple[Project, str]):
+    shown = json.loads(on_digits[0].run("dvc", "plots", "show", "--json"))
+    assert "errors" not in shown
+    assert list(shown["data"]) == list(CHARTS)
+    assert all(len(charts) == 1 for charts in shown["data"].values())
+
+
+def test_the_page_has_each_chart_once_with_its_heading(page_of_one: Path, open_page: Open):
+    page = open_page(page_of_one, 1280)
+    assert page.locator("h2").all_text_contents() == list(CHARTS.values())
+    for number, (file, heading) in enumerate(CHARTS.items()):
+        section = page.locator("section").nth(number)
+        assert section.locator("h2").all_text_contents() == [heading]
+        kinds = [section.locator(kind).count() for kind in ("svg", "img")]
+        assert kinds == ([0, 1] if file.endswith(".png") else [1, 0])
+    shapes = page.locator("svg").evaluate_all(SHAPES)
+    # Of each of two metrics two lines, a cell for each digit, a point for each digit; one line
+    # beside the diagonal, two below; a pair of digits, four files.
+    assert all(n >= least for n, least in zip(shapes, (4, 10, 10, 4, 1, 4), strict=True)), shapes
+    assert page.locator("img").evaluate("image => image.complete && image.naturalWidth > 100")
+    assert "NaN" not in page.locator("main").inner_html()
+    identifiers = page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
+    assert len(identifiers) == len(set(identifiers))
+
+
+@pytest.mark.parametrize(("width", "smallest"), [(1280, 11), (375, 10)])
+def test_the_page_is_readable(page_of_one: Path, open_page: Open, width: int, smallest: float):
+    assert_readable(open_page(page_of_one, width), smallest)
+
+
+def test_two_revisions_are_told_apart(committed: Project, tmp_path: Path, open_page: Open):
+    name = "a-branch-with-a-rather-long-name"
+    committed.run("git", "branch", name)
+    epochs = committed.folder / "metrics/epochs.csv"
+    epochs.write_text("".join(epochs.read_text().splitlines(keepends=True)[:-1]))
+    path = make_page(committed, tmp_path, name)
+    for width, smallest in ((1280, 10), (375, 9)):
+        page = open_page(path, width)
+        assert page.locator("h2").all_text_contents() == list(CHARTS.values())
+        assert page.locator("figcaption").all_text_contents() == ["workspace", name]
+        for chart in page.locator("svg").all():
+            texts = chart.locator("text").all_text_contents()
+            assert texts.count("workspace") == texts.count(name) == 1
+        assert_readable(page, smallest)
+
+
+def test_learning_curves_without_a_validation_set(
+    committed: Project, tmp_path: Path, open_page: Open
+):
+    path = committed.folder / "metrics/epochs.csv"
+    header, *rows = path.read_text().splitlines()
+    rows = [",".join([*row.split(",")[:3], "", ""]) for row in rows]
+    path.write_text("\n".join([header, *rows, ""]))
+    page = open_page(make_page(committed, tmp_path), 375)
+    texts = page.locator("svg").first.locator("text").all_text_contents()
+    assert "train" in texts and "validation" not in texts
+    assert_readable(page, 10)
+
+
+def test_pictures(on_digits: tuple[Project, str], tmp_path: Path):
+    make_page(on_digits[0], tmp_path, "--png", str(tmp_path / "pictures"))
+    pictures = {path.stem: Image.open(path) for path in (tmp_path / "pictures").iterdir()}
+    assert pictures.keys() == {Path(file).stem for file in CHARTS}
+    for name, picture in pictures.items():
+        assert picture.format == "PNG"
+        assert len(picture.convert("RGB").getcolors(2**24)) > 10, name
+
+
+def test_a_chart_whose_file_is_missing_is_left_out(committed: Project, tmp_path: Path):
+    (committed.folder / "metrics/export.json").unlink()
+    printed = committed.run("python", "tools/plots.py", "--out", str(tmp_path))
+    page = tmp_path / "index.html"
+    assert printed == f"warning: no metrics/export.json of workspace\n{page.as_uri()}\n"
+    assert page.read_text().count("<h2>") == len(CHARTS) - 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("python tools/plots.py nonsense", "unknown Git revision 'nonsense'"),
+        ("python tools/plots.py --out dvc.yaml", "dvc.yaml"),
+        ("rm -r metrics; python tools/plots.py", "there is nothing to plot yet: run `dvc repro`"),
+        ("echo 'stages: [' > dvc.yaml; python tools/plots.py", "dvc.yaml"),
+        ("rm .dvc/plots/bars.json; python tools/plots.py", "Template 'bars' not found."),
+        ("echo '{' > .dvc/plots/bars.json; python tools/plots.py", ""),
+    ],
+)
+def test_errors_are_one_line(committed: Project, command: str, message: str):
+    printed = committed.run("sh", "-c", command, fails=True)
+    assert printed.startswith("error: ") and printed.count("\n") == 1
+    assert message in printed
