@@ -22,9 +22,7 @@ from urllib3.exceptions import HTTPError as TransferError
 from stages.common.errors import UserError
 
 CACHE = pooch.os_cache("dvc-image-pipeline")
-MAX_BYTES = (
-    16 * 2**20
-)  # MNIST's largest file has 9.9 MB; a server that sends more sends something else
+MAX_BYTES = 16 * 2**20  # MNIST's largest file has 9.9 MB
 RETRIES = 2  # for failures that may pass: a lost connection, an overloaded server, damaged bytes
 TIMEOUTS = (5, 15)  # seconds to connect, and between two bytes
 MAX_SECONDS = 600  # for one file

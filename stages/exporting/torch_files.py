@@ -20,9 +20,7 @@ PROVENANCE = "provenance"  # the key, or the stem of a .json, under which each f
 class Classifier:
     """What the formats are written from."""
 
-    network: (
-        nn.Module
-    )  # in eval mode: images float32 [N, 1, 28, 28] → probabilities float32 [N, 10]
+    network: nn.Module  # in eval mode: images [N, 1, 28, 28] → probabilities [N, 10], both float32
     provenance: dict
     calibration: torch.Tensor  # images float32 [n, 1, 28, 28] by which int8 learns its ranges
 

@@ -76,7 +76,7 @@ class Adam:
         self.gradient = torch.zeros_like(self.values)
         self.first_moment = torch.zeros_like(self.values)
         self.second_moment = torch.zeros_like(self.values)
-        self.steps = torch.zeros((), device=self.values.device)
+        self.steps = torch.zeros(())
         self._one = torch.ones_like(self.steps)
 
     def step(self) -> None:
