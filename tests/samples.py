@@ -21,6 +21,21 @@ TRAINING = {
 }
 
 
+# A small network, as `networks.build` takes it.
+NETWORK = {
+    "network": "feed_forward",
+    "hidden_sizes": [16],
+    "activations": ["tanh"],
+    "dropout": 0.5,
+}
+
+
+def random_images(count: int) -> torch.Tensor:
+    """Return the same images each time: uint8 [count, 28, 28]."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=generator)
+
+
 def run_stage(
     main: Callable[[Stage], None], check_inputs: Callable[[], None] = lambda: None
 ) -> None:

@@ -12,17 +12,9 @@ from stages.evaluation.confusions import worst_confusions
 from stages.network.checkpoint import save_network
 from stages.network.inference import predict_batches
 from stages.network.networks import build
-from tests.samples import TRAINING, run_stage, store, write
+from tests.samples import NETWORK, TRAINING, random_images, run_stage, store, write
 
-IMAGES = torch.randint(
-    0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
-NETWORK = {
-    "network": "feed_forward",
-    "hidden_sizes": [16],
-    "activations": ["tanh"],
-    "dropout": 0.5,
-}
+IMAGES = random_images(25)
 
 
 def test_evaluate_scores_the_stored_network_on_the_test_set(

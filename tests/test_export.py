@@ -25,19 +25,11 @@ from stages.exporting.torch_files import PROVENANCE, Classifier, write_torchscri
 from stages.network.checkpoint import save_network
 from stages.network.networks import build
 from tests.project import ROOT, Project, change, copy_of
-from tests.samples import DATASET, TRAINING, run_stage, store, write
+from tests.samples import DATASET, NETWORK, TRAINING, random_images, run_stage, store, write
 
 FILES = {form.name: form.file for form in FORMATS}
-IMAGES = torch.randint(
-    0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
+IMAGES = random_images(25)
 INPUTS = (IMAGES.unsqueeze(1) / 255).numpy()
-FEED_FORWARD = {
-    "network": "feed_forward",
-    "hidden_sizes": [16],
-    "activations": ["tanh"],
-    "dropout": 0.5,
-}
 CONVOLUTIONAL = {
     "network": "convolutional",
     "channels": [4, 8],
@@ -57,7 +49,7 @@ def lay_out(description: dict) -> None:
 
 @pytest.fixture
 def trained(params_file: Path) -> Path:
-    lay_out(FEED_FORWARD)
+    lay_out(NETWORK)
     return params_file.parent
 
 
@@ -198,7 +190,7 @@ def test_the_bytes_do_not_tell_where_they_were_made(project: Project, tmp_path: 
     for place, seed in ((project, "1"), (other, "2")):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(place.folder)
-            lay_out(FEED_FORWARD)
+            lay_out(NETWORK)
         place.edit("params.yaml", "max_accuracy_drop: 0.02", "max_accuracy_drop: 1.0")
         place.run("python", "-m", "stages.export", PYTHONHASHSEED=seed)
         contents.append([place.read(str(file)) for file in (*FILES.values(), CARD)])
@@ -223,7 +215,7 @@ def test_a_refused_model_leaves_the_earlier_files(
         if damage == "no model":
             return b"damaged"
         torch.manual_seed(1)
-        network = nn.Sequential(build(FEED_FORWARD), nn.Softmax(dim=1)).eval()
+        network = nn.Sequential(build(NETWORK), nn.Softmax(dim=1)).eval()
         return write_torchscript(replace(classifier, network=network))
 
     forms = [replace(FORMATS[0], write=damaged), *FORMATS[1:]]

@@ -14,11 +14,9 @@ from stages.network.networks import build
 from stages.train import EPOCHS, METRICS, main
 from stages.training import feed_forward
 from tests.project import change
-from tests.samples import DATASET, run_stage, store
+from tests.samples import DATASET, random_images, run_stage, store
 
-IMAGES = torch.randint(
-    0, 256, (70, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
+IMAGES = random_images(70)
 LABELS = torch.arange(70) % 10
 
 

@@ -7,11 +7,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
+def working_tree_files() -> list[str]:
+    """Return the paths below ROOT of the files that Git tracks or would track."""
+    listing = _git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    return [name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
 def copy_working_tree(folder: Path, without: tuple[str, ...] = ()) -> None:
     """Copy the files that Git tracks or would track, but for those named, and commit them there."""
-    listing = _git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in listing.split("\0"):
-        if name and name not in without and (ROOT / name).is_file():
+    for name in working_tree_files():
+        if name not in without:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     _git(folder, "init", "--quiet", "--initial-branch=main")

@@ -5,11 +5,9 @@ import torch
 from PIL import Image
 
 from stages.evaluation.gallery import gallery
-from tests.samples import split_of
+from tests.samples import random_images, split_of
 
-IMAGES = torch.randint(
-    0, 256, (30, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
+IMAGES = random_images(30)
 
 
 def test_the_gallery_shows_the_24_most_confident_mistakes():

@@ -5,10 +5,9 @@ import torch
 
 from stages.network.inference import accuracy, mean_loss, predict_batches
 from stages.network.networks import build
+from tests.samples import random_images
 
-IMAGES = torch.randint(
-    0, 256, (25, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
+IMAGES = random_images(25)
 
 
 def network_of(dropout: float) -> dict:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.project import ROOT
+from tools.working_tree import working_tree_files
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = sorted((ROOT / "stages").rglob("*.py"))
@@ -130,15 +131,8 @@ def test_importing_a_module_does_nothing_but_say_how_to_compute():
 
 def test_nothing_changes_where_python_looks_for_modules():
     tricks = re.compile("sys" + r"\.path\b|PYTHON" + "PATH|python" + "path")
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in listing.split("\0"):
+    for name in working_tree_files():
         path = ROOT / name
-        if path.is_file() and path.suffix in (".py", ".toml", ".yml", ".yaml", ".sh", ""):
+        if path.suffix in (".py", ".toml", ".yml", ".yaml", ".sh", ""):
             text = path.read_text(errors="ignore")
             assert not tricks.search(text), name

@@ -10,11 +10,9 @@ from stages.network.pixels import to_input
 from stages.training import feed_forward, loop
 from stages.training.feed_forward import Adam, Batch, Gradient, ahead, dropout_mask, views
 from tests.project import ROOT
-from tests.samples import split_of
+from tests.samples import random_images, split_of
 
-IMAGES = torch.randint(
-    0, 256, (70, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-)
+IMAGES = random_images(70)
 LABELS = torch.arange(70) % 10
 SPLIT = split_of(IMAGES, LABELS)
 
