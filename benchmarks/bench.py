@@ -2,7 +2,7 @@
 
 Every contender runs in a process of its own, one after the other, round by round, so that what else the
 machine does meets all of them. Medians are reported, of memory maxima. benchmarks/results.json gets
-every number, benchmarks/results.md the table that the README quotes.
+every number, benchmarks/results.md the table that docs/recipes-and-results.md quotes.
 """
 
 import argparse
@@ -187,10 +187,7 @@ def exported(project: Path) -> dict:
     found = {}
     for row in json.loads((project / "metrics/export.json").read_text()):
         command = [sys.executable, "-m", "benchmarks.formats", row["format"], str(project)]
-        output = subprocess.run(
-            command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-        ).stdout
-        found[row["format"]] = json.loads(output)
+        found[row["format"]] = json.loads(measured(ROOT, *command)[2])
     return found
 
 
