@@ -10,6 +10,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -137,29 +138,25 @@ def sklearn(epochs: int) -> Iterator[tuple[float, float, float | None]]:
 
 def products(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """Nothing but the matrix products of the recipe's steps, with the recipe's arithmetic."""
-    import torch
-
     from stages.common.splits import TRAIN, load_split
 
     size = 32
     steps = -(-len(load_split(TRAIN)) // size)
     layers = []
+    import numpy as np  # after `stages`, which says how to compute
+
+    draw = partial(np.random.default_rng(0).random, dtype=np.float32)
     for inputs, units in ((784, 96), (96, 256), (256, 10)):
-        weight, x, delta = (
-            torch.rand(units, inputs),
-            torch.rand(size, inputs),
-            torch.rand(size, units),
-        )
-        layers.append((weight, x, delta, *(torch.empty_like(part) for part in (weight, x, delta))))
+        parts = draw((units, inputs)), draw((size, inputs)), draw((size, units))
+        layers.append((*parts, *map(np.empty_like, parts)))
     for _ in range(epochs):
         started = time.perf_counter()
-        with torch.inference_mode():
-            for _ in range(steps):
-                for layer, (weight, x, delta, gradient, below, z) in enumerate(layers):
-                    torch.mm(x, weight.t(), out=z)
-                    torch.mm(delta.t(), x, out=gradient)
-                    if layer > 0:  # nobody needs the derivative by the images
-                        torch.mm(delta, weight, out=below)
+        for _ in range(steps):
+            for layer, (weight, x, delta, gradient, below, z) in enumerate(layers):
+                np.dot(x, weight.T, out=z)
+                np.dot(delta.T, x, out=gradient)
+                if layer > 0:  # nobody needs the derivative by the images
+                    np.dot(delta, weight, out=below)
         yield time.perf_counter() - started, 0.0, None
 
 

@@ -1,28 +1,39 @@
 """The stages of the pipeline, and how all of them compute.
 
 How a sum of floating point numbers is rounded depends on the order in which they are added, and so on
-the number of threads and the width of the processor's registers. So every stage computes on one
-thread (where more are used, the recipe says so and our own code divides the work), and a processor
-with AVX-512 uses the instructions of one with AVX2. NumPy and torch read these variables once, when
-they are imported or first used, so this file is imported before them.
+the number of threads, the width of the processor's registers and the library that adds. So every stage
+computes on one thread (where more are used, the recipe says so and our own code divides the work), and
+every x86-64 processor with AVX2 computes by the instructions of the first of them, Intel's Haswell.
+NumPy, its OpenBLAS, torch and oneDNN read these variables once, when they are imported or first used,
+so this file is imported before them. Matrix products are in `network/products.py`.
 """
 
 import os
+import sys
 
 
 def _has_avx2() -> bool:
-    """Say whether Linux reports AVX2; elsewhere the libraries choose for themselves."""
+    """Say whether Linux reports AVX2, and FMA, which came with it; elsewhere nothing is known."""
     try:
         with open("/proc/cpuinfo") as file:  # noqa: PTH123  pathlib takes its time to load
-            return " avx2 " in file.read()
+            return {"avx2", "fma"} <= set(file.read().split())
     except OSError:
         return False
 
 
-os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
-if _has_avx2():
-    os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-    os.environ["MKL_CBWR"] = os.environ["MKL_ENABLE_INSTRUCTIONS"] = "AVX2"
-    os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+COMMON_BYTES = _has_avx2()  # this processor gives the bytes that all others with AVX2 give
+_SETTINGS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+if COMMON_BYTES:
+    _SETTINGS |= {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
+    }
+# Libraries that were imported earlier, and so do not compute as said here; `products` refuses them.
+TOO_EARLY = [name for name in ("numpy", "torch") if name in sys.modules]
+if _SETTINGS.items() <= os.environ.items():  # inherited from a process that had imported this file
+    TOO_EARLY = []
+os.environ.update(_SETTINGS)
 # ONNX Runtime would keep an identifier of the machine in the user's cache folder, for its telemetry.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -4,6 +4,7 @@ A batch of 32 is so little arithmetic that autograd, the optimizer's bookkeeping
 each result take longer than the matrix products. So here each step writes into memory that is set aside
 once, all parameters are one vector to Adam, and the next batches are prepared on another core: an
 epoch of the tutorial's recipe takes a quarter of the time of the plain loop (benchmarks/results.md).
+Products are asked of NumPy directly, which is where `network.products` has them from, too.
 The result is that of `loop.train` up to rounding, and to other draws for dropout:
 tests/training/test_feed_forward.py.
 """
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
@@ -115,6 +117,29 @@ class Batch(NamedTuple):
     logits: Tensor  # float32 [n, 10], to be filled by the step
 
 
+class Layer(NamedTuple):
+    """A linear layer, and what a step computes for it. Arrays share the memory of tensors."""
+
+    weight: np.ndarray  # float32 [units, inputs]
+    bias: np.ndarray  # float32 [units]
+    weight_gradient: np.ndarray  # float32 [units, inputs]
+    bias_gradient: Tensor  # float32 [units]
+    delta: Tensor  # float32 [n, units], the gradient by the layer's outputs
+    deltas: np.ndarray  # the same
+
+
+class Hidden(NamedTuple):
+    """What follows a hidden layer; all tensors are float32 [n, units]."""
+
+    activation: Activation
+    z: Tensor
+    a: Tensor
+    h: Tensor
+    slope: Tensor
+    outputs: np.ndarray  # of the linear layer: z
+    inputs: np.ndarray  # of the next linear layer: h
+
+
 class Gradient:
     """The gradient of the mean cross-entropy over `size` images, by backpropagation.
 
@@ -124,45 +149,54 @@ class Gradient:
     def __init__(
         self, weights: list[Tensor], gradients: list[Tensor], activations: list[str], size: int
     ):
-        def buffer(units: int) -> Tensor:
-            return weights[0].new_empty(size, units)
+        def buffers(count: int, units: int) -> list[Tensor]:
+            return [weights[0].new_empty(size, units) for _ in range(count)]
 
         self._layers = []
         for weight, bias, weight_gradient, bias_gradient in zip(
             weights[::2], weights[1::2], gradients[::2], gradients[1::2], strict=True
         ):
-            delta = buffer(len(bias))
-            self._layers.append((weight, weight.t(), bias, weight_gradient, bias_gradient, delta))
-        self._hidden = [
-            (ACTIVATIONS[name], *(buffer(len(bias)) for _ in range(4)))
-            for name, bias in zip(activations, weights[1::2], strict=False)
-        ]
-        self._probabilities = buffer(CLASSES)
-        self._ones = weights[0].new_ones(size)
+            arrays = (part.numpy() for part in (weight, bias, weight_gradient))
+            [delta] = buffers(1, len(bias))
+            self._layers.append(Layer(*arrays, bias_gradient, delta, delta.numpy()))
+        self._hidden = []
+        for name, bias in zip(activations, weights[1::2], strict=False):
+            z, a, h, slope = buffers(4, len(bias))
+            self._hidden.append(Hidden(ACTIVATIONS[name], z, a, h, slope, z.numpy(), h.numpy()))
+        [self._probabilities] = buffers(1, CLASSES)
         self._scale = 1 / size
 
     def __call__(self, batch: Batch) -> None:
         """Write the gradient of one batch, and its logits."""
-        inputs = [batch.inputs]
+        inputs = [batch.inputs.numpy()]
         for layer, hidden, mask in zip(self._layers, self._hidden, batch.masks, strict=False):
-            _, transposed, bias, *_ = layer
-            activation, z, a, h, _ = hidden
-            torch.addmm(bias, inputs[-1], transposed, out=z)
-            activation.apply(z, out=a)
-            inputs.append(torch.mul(a, mask, out=h))
-        _, transposed, bias, _, _, delta = self._layers[-1]
-        torch.addmm(bias, inputs[-1], transposed, out=batch.logits)
+            linear(layer, inputs[-1], hidden.outputs)
+            hidden.activation.apply(hidden.z, out=hidden.a)
+            torch.mul(hidden.a, mask, out=hidden.h)
+            inputs.append(hidden.inputs)
+        linear(self._layers[-1], inputs[-1], batch.logits.numpy())
         # The derivative by the logits: (softmax - one-hot) / n.
         torch.softmax(batch.logits, 1, out=self._probabilities)
-        torch.add(batch.targets, self._probabilities, alpha=self._scale, out=delta)
+        last = self._layers[-1].delta
+        torch.add(batch.targets, self._probabilities, alpha=self._scale, out=last)
         for i in range(len(self._layers) - 1, -1, -1):
-            weight, _, _, weight_gradient, bias_gradient, delta = self._layers[i]
-            torch.mm(delta.t(), inputs[i], out=weight_gradient)
-            torch.mv(delta.t(), self._ones, out=bias_gradient)
+            layer = self._layers[i]
+            np.dot(layer.deltas.T, inputs[i], out=layer.weight_gradient)
+            torch.sum(layer.delta, 0, out=layer.bias_gradient)
             if i > 0:
-                activation, z, a, h, slope = self._hidden[i - 1]
-                below = torch.mm(delta, weight, out=self._layers[i - 1][-1])
-                below *= activation.slope(batch.masks[i - 1], z, a, h, out=slope)
+                below, hidden = self._layers[i - 1], self._hidden[i - 1]
+                np.dot(layer.deltas, layer.weight, out=below.deltas)
+                below.delta.mul_(
+                    hidden.activation.slope(
+                        batch.masks[i - 1], hidden.z, hidden.a, hidden.h, out=hidden.slope
+                    )
+                )
+
+
+def linear(layer: Layer, inputs: np.ndarray, out: np.ndarray) -> None:
+    """Write what a layer makes of inputs [n, inputs] into `out` [n, units]."""
+    np.dot(inputs, layer.weight.T, out=out)
+    np.add(out, layer.bias, out=out)
 
 
 def train(
@@ -193,6 +227,7 @@ def train(
         parts = (inputs.split(size), targets.split(size), masks, logits.split(size))
         return [Batch(*part) for part in zip(*parts, strict=True)], logits, labels
 
+    @np.errstate(all="ignore")  # as PyTorch, which does not warn of what overflows
     @torch.inference_mode()
     def run(epoch: int) -> Result:
         order = torch.randperm(len(split), generator=shuffle)

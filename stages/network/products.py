@@ -1,0 +1,97 @@
+"""Matrix products, and small convolutions, that are the same on every processor with AVX2.
+
+PyTorch takes them from Intel's MKL, which adds in another order on AMD's processors. Here its kernels
+are replaced, for the whole process, by NumPy's OpenBLAS, which `stages/__init__.py` tells what
+instructions to use, and by oneDNN, from which PyTorch takes all larger convolutions. Whatever else the
+stages compute is in another order nowhere: tests/pipeline/test_bytes.py lists it.
+"""
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+import stages
+
+if stages.TOO_EARLY:
+    raise ImportError(
+        f"imported before `stages`, which says how to compute: {', '.join(stages.TOO_EARLY)}; "
+        "import `stages` first, or results have other last digits"
+    )
+
+ENOUGH = 16  # images, of which PyTorch takes any convolution of float32 from oneDNN
+
+
+@np.errstate(all="ignore")  # as PyTorch, which does not warn of what overflows
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return the matrix product, or the products of a batch of matrices, of two tensors."""
+    return torch.from_numpy(np.matmul(a.numpy(force=True), b.numpy(force=True)))
+
+
+def product_and_bias(
+    bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """Return beta · bias + alpha · (a @ b); a linear layer has both 1."""
+    scaled = product(a, b) if alpha == 1 else product(a, b) * alpha
+    if beta == 0:  # which ignores NaN in the bias
+        return scaled
+    return scaled.add_(bias, alpha=beta)
+
+
+def small_convolution(  # noqa: PLR0913, PLR0917  as the operator
+    images: Tensor,
+    weight: Tensor,
+    kernel_size: list[int],
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+) -> Tensor:
+    """Return the convolution of so few images that PyTorch would take it from MKL."""
+    return torch.ops.aten.mkldnn_convolution(
+        images, weight, bias, padding, stride, dilation=[1, 1], groups=1
+    )
+
+
+def small_convolution_gradients(  # noqa: PLR0913, PLR0917  as the operator
+    gradient: Tensor,
+    images: Tensor,
+    weight: Tensor,
+    kernel_size: list[int],
+    stride: list[int],
+    padding: list[int],
+    output_mask: list[bool],
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients by images, weight and bias, of those that `output_mask` asks for.
+
+    Black images are added to reach oneDNN; their gradients are 0.
+    """
+    more = (0, 0) * 3 + (0, ENOUGH - len(images))
+    by_images, by_weight, by_bias = torch.ops.aten.convolution_backward(
+        pad(gradient, more),
+        pad(images, more),
+        weight,
+        [len(weight)],
+        stride,
+        padding,
+        dilation=[1, 1],
+        transposed=False,
+        output_padding=[0, 0],
+        groups=1,
+        output_mask=output_mask,
+    )
+    return by_images[: len(images)] if output_mask[0] else None, by_weight, by_bias
+
+
+_kernels = torch.library.Library("aten", "IMPL")
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Warning only once for all operators")  # of replaced kernels
+    for name, kernel in {
+        "mm": product,
+        "bmm": product,
+        "addmm": product_and_bias,
+        "_slow_conv2d_forward": small_convolution,
+        "_slow_conv2d_backward.output_mask": small_convolution_gradients,
+    }.items():
+        _kernels.impl(name, kernel, "CPU")
