@@ -1,40 +1,50 @@
-"""ONNX, in float32 and in int8, each with its provenance inside and nothing of where it was made."""
+"""ONNX, in float32 and in int8, each with its provenance inside and nothing of where it was made.
+
+ONNX Runtime, whose kernels differ by processor, computes nothing that stands in these files.
+"""
 
 import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, fx
 
-from stages.exporting.torch_files import PROVENANCE, Classifier
+from stages.exporting.torch_files import PROVENANCE, Classifier, release
+
+if TYPE_CHECKING:
+    import onnx
 
 OPSET = 20
 CALIBRATION_BATCH_SIZE = 100
+INPUT, OUTPUT = "images", "probabilities"
 
 
 @cache  # int8 is made from it
-def write_onnx(classifier: Classifier) -> bytes:
-    """Return the bytes of an ONNX file, its input named "images", its output "probabilities"."""
+def _convert(classifier: Classifier) -> "tuple[onnx.ModelProto, torch.export.ExportedProgram]":
+    """Return the ONNX model, and the program whose nodes gave its values their names."""
     import onnx  # here, since it takes a second, in which TorchScript is tried already
 
     # torch tells of each of its steps, and warns of its own use of what it deprecates.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = torch.onnx.export(
+        converted = torch.onnx.export(
             classifier.program,
             dynamo=True,
             external_data=False,
             opset_version=OPSET,
-            input_names=["images"],
-            output_names=["probabilities"],
+            input_names=[INPUT],
+            output_names=[OUTPUT],
             verbose=False,
-        ).model_proto
+        )
+    model = converted.model_proto
+    model.producer_version = release("torch")
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
@@ -43,35 +53,36 @@ def write_onnx(classifier: Classifier) -> bytes:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.helper.set_model_props(model, {PROVENANCE: json.dumps(classifier.provenance)})
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return model, converted.exported_program
+
+
+def write_onnx(classifier: Classifier) -> bytes:
+    """Return the bytes of an ONNX file, its input named "images", its output "probabilities"."""
+    return _convert(classifier)[0].SerializeToString(deterministic=True)
 
 
 def write_int8(classifier: Classifier) -> bytes:
     """Return the bytes of the ONNX file with matrix products and convolutions in int8.
 
-    The range of each activation is measured on the calibration images.
+    The range of each activation is taken from the calibration images.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, quantize_static
+    from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Images(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._batches: Iterator[torch.Tensor] = iter(
-                classifier.calibration.split(CALIBRATION_BATCH_SIZE)
-            )
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {"images": batch.numpy()}
-
     with tempfile.TemporaryDirectory() as folder:
-        prepared, quantised = Path(folder, "prepared.onnx"), Path(folder, "quantised.onnx")
-        quant_pre_process(onnx.load_from_string(write_onnx(classifier)), prepared)
+        prepared, quantised, ranges = (
+            Path(folder, name) for name in ("prepared.onnx", "quantised.onnx", "ranges.json")
+        )
+        model = onnx.load_from_string(write_onnx(classifier))
+        quant_pre_process(model, prepared, skip_optimization=True)
+        measured = TensorsData(CalibrationMethod.MinMax, activation_ranges(classifier))
+        save_tensors_data(measured, ranges)
         quantize_static(
             prepared,
             quantised,
-            Images(),
+            calibration_cache_path=ranges,
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=["Conv", "Gemm", "MatMul"],
             per_channel=True,
@@ -82,3 +93,26 @@ def write_int8(classifier: Classifier) -> bytes:
     del model.opset_import[:]
     model.opset_import.extend(opsets)
     return model.SerializeToString(deterministic=True)
+
+
+def activation_ranges(classifier: Classifier) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the least and the greatest value, float32 [], of each value of the ONNX file by its name.
+
+    They are those over the calibration images, computed by PyTorch.
+    """
+    limits: dict[str, Tensor] = {}
+
+    class Watch(fx.Interpreter):
+        def run_node(self, node: fx.Node) -> object:
+            value = super().run_node(node)
+            if node.op in {"placeholder", "call_function"} and isinstance(value, Tensor):
+                name = INPUT if node.op == "placeholder" else node.name
+                known = limits.get(name, value[:0].flatten())
+                limits[name] = torch.stack(torch.aminmax(torch.cat([value.flatten(), known])))
+            return value
+
+    watch = Watch(_convert(classifier)[1].module())
+    with torch.inference_mode():
+        for batch in classifier.calibration.split(CALIBRATION_BATCH_SIZE):
+            watch.run(batch)
+    return {name: tuple(pair.numpy()) for name, pair in limits.items()}

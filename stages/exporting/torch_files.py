@@ -1,12 +1,15 @@
 """PyTorch's own formats, each with its provenance inside.
 
-The same network gives the same bytes, wherever it is exported: what tells of source files is left out.
+The same network gives the same bytes, wherever it is exported: what tells of source files, or of the
+build of torch, is left out.
 """
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 
 import torch
 from torch import nn
@@ -22,7 +25,7 @@ class Classifier:
 
     network: nn.Module  # in eval mode: images [N, 1, 28, 28] → probabilities [N, 10], both float32
     provenance: dict
-    calibration: torch.Tensor  # images float32 [n, 1, 28, 28] by which int8 learns its ranges
+    calibration: torch.Tensor  # images float32 [n, 1, 28, 28] over which int8 takes its ranges
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
@@ -41,32 +44,44 @@ def write_torchscript(classifier: Classifier) -> bytes:
     traced = torch.jit.trace(classifier.network, torch.zeros(1, 1, SIDE, SIDE))
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer, _extra_files=_extra(classifier))
-    return _without_source_paths(buffer.getvalue())
+
+    def without_source_paths(name: str, record: bytes) -> bytes | None:
+        # These map the code to lines of torch's source by absolute paths; only errors use them.
+        return None if name.endswith(".debug_pkl") else record
+
+    return _rewrite(buffer.getvalue(), without_source_paths)
 
 
 def write_pt2(classifier: Classifier) -> bytes:
     """Return the bytes of torch.export's file."""
     buffer = io.BytesIO()
     torch.export.save(classifier.program, buffer, extra_files=_extra(classifier))
-    return buffer.getvalue()
+
+    def without_build(name: str, record: bytes) -> bytes:
+        return record.replace(torch.__version__.encode(), release("torch").encode())
+
+    return _rewrite(buffer.getvalue(), without_build)
+
+
+def release(library: str) -> str:
+    """Return a library's version without its build: 2.13.0 of 2.13.0+cpu."""
+    return version(library).partition("+")[0]
 
 
 def _extra(classifier: Classifier) -> dict[str, str]:
     return {f"{PROVENANCE}.json": json.dumps(classifier.provenance)}
 
 
-def _without_source_paths(archive: bytes) -> bytes:
-    """Copy a TorchScript file without its debug records.
-
-    They map the code to lines of torch's source under absolute paths. Only error messages use them.
-    """
+def _rewrite(archive: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:
+    """Copy one of PyTorch's files; `change` takes and returns a record, or None to leave it out."""
     reader = torch._C.PyTorchFileReader(io.BytesIO(archive))
     copy = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(copy)
     for name in reader.get_all_records():
         # The writer adds the version and the id of what it wrote by itself.
-        if not name.endswith(".debug_pkl") and name not in ("version", ".data/serialization_id"):
-            record = reader.get_record(name)
-            writer.write_record(name, record, len(record))
+        if name not in ("version", ".data/version", ".data/serialization_id"):
+            record = change(name, reader.get_record(name))
+            if record is not None:
+                writer.write_record(name, record, len(record))
     writer.write_end_of_file()
     return copy.getvalue()
