@@ -6,7 +6,6 @@ if __name__ == "__main__":
     run("stages.export")
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 
 from torch import nn
@@ -16,8 +15,8 @@ from stages.common.splits import TEST, TRAIN, load_split
 from stages.common.stage import Stage
 from stages.exporting.card import render
 from stages.exporting.formats import FORMATS
-from stages.exporting.torch_files import Classifier
-from stages.exporting.trial import BATCH_SIZE, check, measure
+from stages.exporting.torch_files import Classifier, release
+from stages.exporting.trial import BATCH_SIZE, Trial, check, measure
 from stages.network.checkpoint import load_network
 from stages.network.inference import predict_batches
 from stages.network.pixels import to_input
@@ -41,24 +40,25 @@ def main(stage: Stage) -> None:
         provenance={
             **record,
             "test": {name: scores[name] for name in ("accuracy", "loss", "images")},
-            "versions": {library: version(library).split("+")[0] for library in LIBRARIES},
+            "versions": {library: release(library) for library in LIBRARIES},
         },
         calibration=to_input(load_split(TRAIN).images[: params.calibration_images]),
     )
     with ThreadPoolExecutor(2) as pool:  # one format is tried while the next is written
-        trials: list[Future[dict]] = []
+        sizes, trials = [], list[Future[Trial]]()
         for form in FORMATS:
             content = form.write(classifier)
             with stage.outputs.file(form.file) as file:
                 file.write_bytes(content)
+            sizes.append({"format": form.name, "bytes": len(content)})
             trials.append(pool.submit(measure, form, file, test, expected))
-        metrics = [trial.result() for trial in trials]
+        results = [trial.result() for trial in trials]
 
-    for form, row in zip(FORMATS, metrics, strict=True):
-        check(form, row, scores["accuracy"], params)
+    for form, size, result in zip(FORMATS, sizes, results, strict=True):
+        check(form, result, scores["accuracy"], params)
         print(
-            f"{form.file}: {row['bytes']:,} bytes, accuracy {row['accuracy']:.2%}, at most "
-            f"{row['max_difference']:.1e} from the eager network over {len(test):,} images"
+            f"{form.file}: {size['bytes']:,} bytes, accuracy {result.accuracy:.2%}, at most "
+            f"{result.max_difference:.1e} from the eager network over {len(test):,} images"
         )
-    stage.outputs.write_bytes(CARD, render(classifier.provenance, scores, metrics))
-    stage.outputs.write_json(METRICS, metrics)
+    stage.outputs.write_bytes(CARD, render(classifier.provenance, scores, sizes, params))
+    stage.outputs.write_json(METRICS, sizes)

@@ -2,6 +2,7 @@
 
 import json
 
+from stages.common.params import ExportParams
 from stages.exporting.formats import FORMATS
 from stages.exporting.torch_files import PROVENANCE
 
@@ -11,11 +12,11 @@ images = numpy.zeros((3, 1, 28, 28), "float32")  # three empty images
 print(classify(images).argmax(axis=1))"""
 
 
-def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
+def render(provenance: dict, scores: dict, sizes: list[dict], params: ExportParams) -> bytes:
     """Return the card as Markdown.
 
-    `provenance` is what the files hold, `scores` is `scores.score`'s, `exports` a row for each
-    format, as in metrics/export.json.
+    `provenance` is what the files hold, `scores` is `scores.score`'s, `sizes` what stands in
+    metrics/export.json, `params` what the files were checked against.
     """
     training, dataset = provenance["training"], provenance["training"]["dataset"]
     kind = provenance["network"]["network"].replace("_", "-")
@@ -30,11 +31,9 @@ def render(provenance: dict, scores: dict, exports: list[dict]) -> bytes:
         for row in scores["calibration"]
         if row["accuracy"] is not None
     )
-    rows = {row["format"]: row for row in exports}
     files = "\n".join(
-        f"| `{one.file.name}` | {one.description} | {rows[one.name]['bytes']:,} | "
-        f"{rows[one.name]['accuracy']:.2%} | {rows[one.name]['max_difference']:.1e} |"
-        for one in FORMATS
+        f"| `{form.file.name}` | {form.description} | {size['bytes']:,} |"
+        for form, size in zip(FORMATS, sizes, strict=True)
     )
     usage = "\n\n".join(
         f"`{one.file.name}`:\n\n```python\n{one.usage(one.file)}\n{EXAMPLE}\n```" for one in FORMATS
@@ -86,9 +85,13 @@ people, money or safety.
 
 ## Files
 
-| file | format | bytes | test accuracy | largest difference of a probability |
-|---|---|--:|--:|--:|
+| file | format | bytes |
+|---|---|--:|
 {files}
+
+Before they were written here, each was run on the whole test set. The probabilities were within
+{params.tolerance:.0e} of the network's, and the accuracy the same; that of int8, which depends on the
+processor, was lower by at most {params.max_accuracy_drop:.1%}.
 
 Each file holds its provenance (data, parameters, scores, versions): `{PROVENANCE}.json` among the extra
 files of PyTorch's formats, `{PROVENANCE}` in the metadata of ONNX.

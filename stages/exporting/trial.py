@@ -1,10 +1,15 @@
-"""Run an exported file as a stranger would: in a process of its own, by the lines of the model card."""
+"""Run an exported file as a stranger would: in a process of its own, by the lines of the model card.
+
+What comes out depends on the processor, for which ONNX Runtime picks its kernels, so it is checked and
+told, but stands in no file.
+"""
 
 import subprocess
 import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,21 +35,19 @@ gc.freeze()  # else Python would look for cycles among all of torch's objects as
 """
 
 
-def measure(form: Format, file: Path, test: Split, expected: torch.Tensor) -> dict:
-    """Return a format's row of metrics/export.json.
+class Trial(NamedTuple):
+    accuracy: float
+    max_difference: float  # of a probability from the eager network's
 
-    `expected` are the eager network's probabilities, float32 [N, 10].
+
+def measure(form: Format, file: Path, test: Split, expected: torch.Tensor) -> Trial:
+    """Try a file on the test set; `expected` are the eager network's probabilities, float32 [N, 10].
 
     Raises:
         UserError: the file cannot be loaded or run.
     """
     output = probabilities(form, file, test.images)
-    return {
-        "format": form.name,
-        "accuracy": accuracy(output, test.labels),
-        "max_difference": output.sub_(expected).abs_().max().item(),
-        "bytes": file.stat().st_size,
-    }
+    return Trial(accuracy(output, test.labels), output.sub_(expected).abs_().max().item())
 
 
 def probabilities(form: Format, file: Path, images: torch.Tensor) -> torch.Tensor:
@@ -65,7 +68,7 @@ def probabilities(form: Format, file: Path, images: torch.Tensor) -> torch.Tenso
         command = [sys.executable, "-I", "-c", program]
         with (
             suppress(BrokenPipeError),  # it has ended, and its log says why
-            subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log) as process,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as process,
         ):
             for batch in images.split(BATCH_SIZE):
                 process.stdin.write(to_input(batch).numpy())
@@ -76,29 +79,29 @@ def probabilities(form: Format, file: Path, images: torch.Tensor) -> torch.Tenso
         return torch.from_numpy(np.load(output))
 
 
-def check(form: Format, row: dict, eager_accuracy: float, params: ExportParams) -> None:
-    """Refuse an exported model that is not the eager one; `row` is what `measure` returned.
+def check(form: Format, trial: Trial, eager_accuracy: float, params: ExportParams) -> None:
+    """Refuse an exported model that is not the eager one.
 
     Raises:
         UserError: a probability is off by more than `params.tolerance`, or the accuracy is another
             one; of an inexact format, the accuracy is lower by more than `params.max_accuracy_drop`.
     """
-    drop = eager_accuracy - row["accuracy"]
+    drop = eager_accuracy - trial.accuracy
     if not form.exact:
         if not drop <= params.max_accuracy_drop:
             raise UserError(
-                f"{form.file}: test accuracy {row['accuracy']} is {drop:.4f} below the eager "
+                f"{form.file}: test accuracy {trial.accuracy} is {drop:.4f} below the eager "
                 f"network's, params.yaml: export.max_accuracy_drop allows "
                 f"{params.max_accuracy_drop}; not exported"
             )
         return
-    if not row["max_difference"] <= params.tolerance:  # "not <=" refuses nan too
+    if not trial.max_difference <= params.tolerance:  # "not <=" refuses nan too
         raise UserError(
-            f"{form.file}: a probability is {row['max_difference']:.1e} from the eager "
+            f"{form.file}: a probability is {trial.max_difference:.1e} from the eager "
             f"network's, params.yaml: export.tolerance allows {params.tolerance:.1e}; not exported"
         )
     if drop:
         raise UserError(
-            f"{form.file}: test accuracy {row['accuracy']} is not the eager network's "
+            f"{form.file}: test accuracy {trial.accuracy} is not the eager network's "
             f"{eager_accuracy}; not exported"
         )

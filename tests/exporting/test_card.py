@@ -3,6 +3,7 @@ import re
 
 import torch
 
+from stages.common.params import ExportParams
 from stages.exporting.card import render
 from stages.exporting.formats import FORMATS
 from stages.scoring.scores import score
@@ -13,13 +14,11 @@ PROVENANCE = {
     "network": NETWORK,
     "training": TRAINING | {"images": 54_321, "recipe": "mine", "parameters": {"epochs": 7}},
 }
-ROWS = [
-    {"format": form.name, "bytes": 1_000 + number, "accuracy": 0.5, "max_difference": number / 1e6}
-    for number, form in enumerate(FORMATS)
-]
+SIZES = [{"format": form.name, "bytes": 1_000 + number} for number, form in enumerate(FORMATS)]
+PARAMS = ExportParams(tolerance=1e-4, calibration_images=1, max_accuracy_drop=0.03)
 # Three images of 0, 1, 1; read as 0, 1, 2, each with certainty.
 SCORES = score(100.0 * torch.eye(10)[:3], torch.tensor([0, 1, 1]))
-CARD = render(PROVENANCE, SCORES, ROWS).decode()
+CARD = render(PROVENANCE, SCORES, SIZES, PARAMS).decode()
 
 
 def cells(heading: str) -> list[list[str]]:
@@ -49,6 +48,8 @@ def test_it_has_every_class_and_the_bins_that_have_images():
 
 def test_it_has_a_row_for_each_file():
     assert cells("## Files") == [
-        [f"`{form.file.name}`", form.description, f"1,00{number}", "50.00%", f"{number / 1e6:.1e}"]
+        [f"`{form.file.name}`", form.description, f"1,00{number}"]
         for number, form in enumerate(FORMATS)
     ]
+    assert "within\n1e-04 of" in CARD
+    assert "at most 3.0%" in CARD

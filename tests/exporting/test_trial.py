@@ -9,7 +9,7 @@ from stages.common.errors import UserError
 from stages.common.params import ExportParams, load_params
 from stages.exporting.formats import FORMATS
 from stages.exporting.torch_files import Classifier
-from stages.exporting.trial import BATCH_SIZE, check, measure, probabilities
+from stages.exporting.trial import BATCH_SIZE, Trial, check, measure, probabilities
 from stages.network.pixels import to_input
 from tests.project import ROOT
 from tests.samples import split_of
@@ -22,30 +22,24 @@ def params(**changes: object) -> ExportParams:
 
 
 def test_a_model_that_differs_is_refused():
-    check(ONNX, {"max_difference": 1e-6, "accuracy": 0.9}, 0.9, params(tolerance=1e-5))
-    for metrics, line in (
-        (
-            {"max_difference": 1e-4, "accuracy": 0.9},
-            r"a probability is 1\.0e-04 .* allows 1\.0e-05",
-        ),
-        ({"max_difference": float("nan"), "accuracy": 0.9}, "a probability is nan"),
-        (
-            {"max_difference": 1e-6, "accuracy": 0.8},
-            r"accuracy 0\.8 is not the eager network's 0\.9",
-        ),
+    check(ONNX, Trial(0.9, 1e-6), 0.9, params(tolerance=1e-5))
+    for trial, line in (
+        (Trial(0.9, 1e-4), r"a probability is 1\.0e-04 .* allows 1\.0e-05"),
+        (Trial(0.9, float("nan")), "a probability is nan"),
+        (Trial(0.8, 1e-6), r"accuracy 0\.8 is not the eager network's 0\.9"),
     ):
         with pytest.raises(UserError, match=rf"^models/model\.onnx: [^\n]*{line}"):
-            check(ONNX, metrics, 0.9, params(tolerance=1e-5))
+            check(ONNX, trial, 0.9, params(tolerance=1e-5))
 
 
 def test_int8_may_differ_but_not_lose_more_than_allowed():
     allowed = params(max_accuracy_drop=0.01)
-    check(INT8, {"max_difference": 0.3, "accuracy": 0.895}, 0.9, allowed)
-    check(INT8, {"max_difference": 0.3, "accuracy": 0.95}, 0.9, allowed)
+    check(INT8, Trial(0.895, 0.3), 0.9, allowed)
+    check(INT8, Trial(0.95, 0.3), 0.9, allowed)
     with pytest.raises(
         UserError, match=r"int8\.onnx: test accuracy 0\.88 .*max_accuracy_drop allows 0\.01"
     ):
-        check(INT8, {"max_difference": 0.3, "accuracy": 0.88}, 0.9, allowed)
+        check(INT8, Trial(0.88, 0.3), 0.9, allowed)
 
 
 def test_all_images_are_tried_in_their_order(tmp_path: Path):
@@ -63,12 +57,7 @@ def test_all_images_are_tried_in_their_order(tmp_path: Path):
     torch.testing.assert_close(probabilities(ONNX, file, images), expected)
     split = split_of(images, expected.argmax(dim=1))
     expected[BATCH_SIZE + 2, 4] += 0.5  # of the last image
-    assert measure(ONNX, file, split, expected) == {
-        "format": "onnx",
-        "accuracy": 1.0,
-        "max_difference": pytest.approx(0.5, abs=1e-6),
-        "bytes": file.stat().st_size,
-    }
+    assert measure(ONNX, file, split, expected) == (1.0, pytest.approx(0.5, abs=1e-6))
 
 
 @pytest.mark.parametrize(
