@@ -5,13 +5,11 @@ if __name__ == "__main__":
 
     run("stages.prepare")
 
-import hashlib
-
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from stages.common.params import load_params
-from stages.common.splits import TEST, TRAIN, VALIDATION, save_split
+from stages.common.splits import TEST, TRAIN, VALIDATION, checksum, save_split
 from stages.common.stage import Stage
 from stages.datasets import digits, mnist
 
@@ -32,14 +30,6 @@ def split_validation(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarr
         indices, test_size=size, random_state=seed, stratify=labels
     )
     return np.sort(train), np.sort(validation)
-
-
-def checksum(*arrays: np.ndarray) -> str:
-    """Return the SHA-256, in hexadecimal, of the arrays' bytes one after the other."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    return digest.hexdigest()
 
 
 def main(stage: Stage) -> None:

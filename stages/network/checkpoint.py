@@ -1,5 +1,6 @@
 """How a trained network is stored: its weights, and beside them how it was made."""
 
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -16,16 +17,23 @@ RECORD = Path("models/network.json")
 
 
 def save_network(outputs: Outputs, network: nn.Module, architecture: dict, training: dict) -> None:
-    """Store the weights as a plain state_dict, and as JSON what `networks.build` takes, and `training`.
+    """Store the weights as a plain state_dict, and as JSON how to build the network around them.
 
-    `training` says how the weights were made: data set, recipe, parameters, number of images.
+    The JSON holds what `networks.build` takes, `training`, which says how the weights were made (data
+    set, recipe, parameters, number of images), and the SHA-256 of the file of weights.
     """
     buffer = io.BytesIO()  # torch.save to a path would write the path's stem into the file
     torch.save(
         {key: value.cpu().contiguous() for key, value in network.state_dict().items()}, buffer
     )
-    outputs.write_bytes(WEIGHTS, buffer.getvalue())
-    outputs.write_json(RECORD, {"network": architecture, "training": training})
+    weights = buffer.getvalue()
+    outputs.write_bytes(WEIGHTS, weights)
+    record = {"network": architecture, "training": training, "weights_sha256": sha256(weights)}
+    outputs.write_json(RECORD, record)
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_network() -> tuple[nn.Module, dict]:
@@ -38,7 +46,10 @@ def load_network() -> tuple[nn.Module, dict]:
         record = json.loads(RECORD.read_text())
         network = build(record["network"])
         record["training"]["dataset"]  # which the model card tells
-        network.load_state_dict(torch.load(WEIGHTS, map_location="cpu", weights_only=True))
+        weights = WEIGHTS.read_bytes()
+        if record["weights_sha256"] != sha256(weights):
+            raise ValueError("the weights have another checksum")
+        network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with `dvc repro train`") from None
     except Exception as error:  # what torch makes of a damaged file may end in any

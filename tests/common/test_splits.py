@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -84,12 +85,16 @@ def test_a_large_set_is_never_whole_in_memory(tmp_path: Path):
 
 IMAGE = {"dtype": "U8", "shape": [1, 28, 28], "data_offsets": [0, 784]}
 LABEL = {"dtype": "U8", "shape": [1], "data_offsets": [784, 785]}
-OF_A_SET = {"dataset": json.dumps(DATASET)}
+ABOUT = {"dataset": DATASET, "sha256": hashlib.sha256(bytes(785)).hexdigest()}
 
 
-def content(images: dict = IMAGE, labels: dict = LABEL, metadata: dict = OF_A_SET) -> bytes:
+def content(images: dict = IMAGE, labels: dict = LABEL, metadata: dict | None = None) -> bytes:
     """A safetensors file of one image and its label, with this header."""
-    header = {"__metadata__": metadata, "images": images, "labels": labels}
+    header = {
+        "__metadata__": metadata or {"about": json.dumps(ABOUT)},
+        "images": images,
+        "labels": labels,
+    }
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + bytes(785)
 
@@ -120,8 +125,12 @@ def test_a_file_of_another_safetensors_is_read(in_empty_folder: Path):
         content(labels=LABEL | {"dtype": "I8"}),
         content(labels=LABEL | {"shape": [1, 1]}),
         content(labels=LABEL | {"shape": []}),
-        content(metadata={}),
-        content(metadata={"dataset": "{"}),
+        content(metadata={"other": ""}),
+        content(metadata={"about": "{"}),
+        content(metadata={"about": json.dumps(DATASET)}),
+        content(metadata={"about": json.dumps({"dataset": DATASET})}),
+        content()[:-1] + b"\x01",  # a label
+        content()[:-785] + b"\x80" + bytes(784),  # a pixel
         content().replace(b'"labels"', b'"lables"'),
     ],
 )

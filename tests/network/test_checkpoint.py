@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -40,7 +41,12 @@ def test_the_stored_network_is_rebuilt_from_its_own_files(
     network = trained(architecture)
     write(lambda outputs: save_network(outputs, network, architecture, TRAINING))
     rebuilt, record = load_network()
-    assert record == {"network": architecture, "training": TRAINING}
+    checksum = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    assert record == {
+        "network": architecture,
+        "training": TRAINING,
+        "weights_sha256": checksum,
+    }
     assert not rebuilt.training
     expected, state = network.state_dict(), torch.load(WEIGHTS, weights_only=True)
     assert list(state) == list(rebuilt.state_dict()) == list(expected)
@@ -87,6 +93,16 @@ def test_weights_that_are_cut_off_are_one_line(in_empty_folder: Path, length: in
     write(lambda outputs: save_network(outputs, trained(NETWORK), NETWORK, TRAINING))
     WEIGHTS.write_bytes(WEIGHTS.read_bytes()[:length])
     with pytest.raises(UserError, match=rf"^{WEIGHTS} and [^\n]*damaged[^\n]*`dvc repro`$"):
+        load_network()
+
+
+def test_one_wrong_bit_of_the_weights_is_noticed(in_empty_folder: Path):
+    network = trained(NETWORK)
+    write(lambda outputs: save_network(outputs, network, NETWORK, TRAINING))
+    content = WEIGHTS.read_bytes()
+    place = content.index(network[1].weight.detach().numpy().tobytes())
+    WEIGHTS.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(UserError, match="the weights have another checksum"):
         load_network()
 
 
