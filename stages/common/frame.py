@@ -20,6 +20,8 @@ import os
 import signal
 import sys
 
+from stages import COMMON_BYTES
+
 PINS = "stages/requirements.txt"
 
 
@@ -37,6 +39,11 @@ def run(module: str) -> None:
 
 def _run(module: str) -> None:
     check_packages()
+    if not COMMON_BYTES:
+        print(
+            "note: this is no x86-64 processor with AVX2 under Linux; the last digits of its "
+            "results may be its own (docs/reproducibility.md)"
+        )
     import importlib
 
     from stages.common.stage import Inputs, run_main  # they need packages, which are checked now

@@ -25,6 +25,11 @@ def pick_device(name: str) -> torch.device:
             f"params.yaml: train.device: {name!r} is not on this machine or in this build of "
             f"torch; here are {', '.join(available)}, or use auto"
         )
+    if name != "cpu":
+        print(
+            f"note: train.device: {name}: the last digits of its weights are not those of a CPU, and "
+            "may be its own (docs/reproducibility.md)"
+        )
     return torch.device(name)
 
 
