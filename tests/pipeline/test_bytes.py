@@ -1,0 +1,211 @@
+"""The same bytes on every x86-64 processor with AVX2 (docs/reproducibility.md)."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import stages
+from stages import evaluate, train
+from stages.exporting import onnx_files
+from stages.exporting.torch_files import Classifier
+from stages.network.checkpoint import load_network
+from stages.network.pixels import to_input
+from tests.pipeline import digests
+from tests.project import ROOT, Project
+from tests.samples import random_images, run_stage
+
+EXPECTED = json.loads(digests.FILE.read_text())
+common_bytes = pytest.mark.skipif(
+    not stages.COMMON_BYTES, reason="not an x86-64 processor with AVX2 under Linux"
+)
+
+
+def short_runs(*arguments: str, on: tuple[str, ...] = ()) -> dict:
+    command = [*on, sys.executable, "-m", "tests.pipeline.digests", *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+@common_bytes
+def test_this_processor_gives_the_committed_bytes():
+    assert short_runs() == EXPECTED
+
+
+# Intel's first processor with AVX2, and AMD's second generation. QEMU 7.2 plays none with AVX-512.
+@common_bytes
+@pytest.mark.slow
+@pytest.mark.parametrize("processor", ["Haswell", "EPYC-Rome"])
+def test_other_processors_give_the_same_bytes(processor: str):
+    emulator = shutil.which("qemu-x86_64")
+    if emulator is None:
+        pytest.skip("no qemu-x86_64: install the package qemu-user")
+    found = short_runs("--undistorted", on=(emulator, "-cpu", processor))
+    assert found == {name: EXPECTED[name] for name in found}
+    assert set(EXPECTED) - set(found) == set(digests.DISTORTING)
+
+
+# What PyTorch may compute by its own kernels: each was found to be equal on Intel's and on AMD's
+# processors, real ones or QEMU's (of what bends images: real ones alone).
+EQUAL = {
+    "moving values": """cat clone copy_ detach detach_ empty fill_ flatten index item lift_fresh
+        _local_scalar_dense new_empty ones ones_like one_hot pad permute repeat_interleave resolve_conj
+        resolve_neg select set_ slice split split_with_sizes stack sym_size t to _to_copy transpose
+        unbind unsqueeze _unsafe_view view zero_ zeros zeros_like""",
+    "whole numbers, comparisons": """all aminmax any argmax eq ge max ne nonzero sort""",
+    "element by element": """abs add add_ addcmul clamp_min cos div div_ dropout gelu gelu_backward
+        mul mul_ neg relu sigmoid sin sub tanh threshold_backward _foreach_add_ _fused_adam_
+        _fused_adamw_""",
+    "sums in an order of ATen's own": """mean sum softmax log_softmax _log_softmax
+        _log_softmax_backward_data cross_entropy_loss nll_loss_forward nll_loss_backward batch_norm
+        native_batch_norm native_batch_norm_backward _native_batch_norm_legit_no_training max_pool2d
+        max_pool2d_with_indices max_pool2d_with_indices_backward""",
+    "random numbers": "rand randn randperm uniform_",
+    "oneDNN": "conv2d convolution convolution_backward",
+    "bending images": "affine_grid_generator grid_sampler_2d upsample_bicubic2d",
+    "ours, in network/products.py": "addmm bmm linear mm",
+}
+
+
+class Watch(TorchDispatchMode):
+    """Collects the names of the ATen operations that a thread executes."""
+
+    def __init__(self, seen: set[str]):
+        super().__init__()
+        self.seen = seen
+
+    def __torch_dispatch__(
+        self, operation: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        namespace, _, name = operation.name().partition("::")
+        if namespace == "aten":
+            self.seen.add(name.partition(".")[0])
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def watching(monkeypatch: pytest.MonkeyPatch) -> Callable[[], contextlib.AbstractContextManager]:
+    """A context that yields the operations of this thread, and of all threads of pools."""
+    submit = ThreadPoolExecutor.submit
+
+    @contextlib.contextmanager
+    def watch() -> Iterator[set[str]]:
+        seen: set[str] = set()
+
+        def watched(
+            pool: ThreadPoolExecutor, function: Callable, *args: object, **kwargs: object
+        ) -> Future:
+            def work() -> object:
+                with Watch(seen):
+                    return function(*args, **kwargs)
+
+            return submit(pool, work)
+
+        with monkeypatch.context() as patch, Watch(seen):
+            patch.setattr(ThreadPoolExecutor, "submit", watched)
+            yield seen
+
+    return watch
+
+
+@pytest.mark.parametrize("recipe", digests.RECIPES)
+def test_pytorch_executes_only_what_is_known_to_be_equal(
+    in_empty_folder: Path, watching: Callable, recipe: str
+):
+    digests.lay_out(recipe)
+    with watching() as seen:
+        run_stage(train.main)
+        run_stage(evaluate.main)
+    network = nn.Sequential(load_network()[0], nn.Softmax(dim=1)).eval().requires_grad_(False)
+    classifier = Classifier(network, {}, to_input(random_images(20)))
+    onnx_files.write_onnx(classifier)  # what is executed for the graph alone shows in no file
+    with watching() as seen_by_export:
+        onnx_files.activation_ranges(classifier)
+    known = set(" ".join(EQUAL.values()).split())
+    assert seen | seen_by_export <= known
+    # It would see the others, in each thread and in a backward pass.
+    assert {"conv2d", "convolution_backward"} <= seen or {
+        "gelu",
+        "sigmoid",
+        "relu",
+        "clamp_min",
+    } & seen
+
+
+def test_an_operation_that_is_not_known_is_seen(watching: Callable):
+    with watching() as seen, ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: torch.ones(2).exp()).result()
+    assert "exp" in seen
+
+
+@pytest.mark.slow
+def test_no_stage_takes_a_product_from_mkl(reproduced: Project):
+    """MKL prints a line for each of its products, in any thread; of its other functions it does not."""
+    verbose = {"MKL_VERBOSE": "1"}
+    product = "import torch; torch.rand(9, 9) @ torch.rand(9, 9)"
+    if "MKL_VERBOSE SGEMM" not in reproduced.run("python", "-c", product, **verbose):
+        pytest.skip("this build of torch has no MKL")
+    params = reproduced.read("params.yaml").decode()
+    for recipe in ("tutorial", "convolutional"):
+        text = params.replace("recipe: tutorial", f"recipe: {recipe}")
+        (reproduced.folder / "params.yaml").write_text(text)
+        for stage in ("prepare", "train", "evaluate", "export"):
+            output = reproduced.run("python", "-m", f"stages.{stage}", **verbose)
+            assert "MKL_VERBOSE" not in output, f"{stage} with {recipe}"
+
+
+@common_bytes
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import numpy, stages.train", "how to compute: numpy; import `stages` first"),
+        ("import torch, stages.evaluate", "how to compute: numpy, torch; import `stages` first"),
+        ("import stages, numpy, torch, stages.export", ""),
+        # As in a notebook, of which `predict` asks for nothing.
+        ("import numpy, predict.model", ""),
+    ],
+)
+def test_a_stage_that_could_not_say_how_to_compute_says_so(code: str, message: str):
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode != 0) == bool(message), result.stderr
+    assert message in (result.stderr.splitlines() or [""])[-1]
+
+
+@common_bytes
+def test_settings_that_are_inherited_are_never_too_late():
+    """As in the processes that a stage, or a test, starts."""
+    code = "import numpy, torch, stages.train"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@common_bytes
+def test_without_avx2_a_stage_runs_and_says_that_its_bytes_are_its_own(
+    reproduced: Project, tmp_path: Path
+):
+    """Linux tells of no AVX2 where another file lies over /proc/cpuinfo, for this process alone."""
+    text = Path("/proc/cpuinfo").read_text().replace(" avx2 ", " ")
+    (tmp_path / "cpuinfo").write_text(text)
+    namespace = ("unshare", "--map-root-user", "--mount", "sh", "-c")
+    mount = f"mount --bind '{tmp_path / 'cpuinfo'}' /proc/cpuinfo && "
+    if subprocess.run([*namespace, mount + "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mount namespaces here")
+    output = reproduced.run(*namespace, mount + "exec python -m stages.evaluate")
+    assert output.count("note: this is no x86-64 processor with AVX2 under Linux") == 1
+    assert "Test accuracy: " in output
+    assert "note: " not in reproduced.run("python", "-m", "stages.evaluate")
