@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
 
-.PHONY: run install data test lint format bench compare plots demo FORCE
+.PHONY: run install data test lint format bench reproduce digests compare plots demo FORCE
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
@@ -33,6 +33,14 @@ format: $(VENV)/test.installed
 # Measure this pipeline beside the tutorial; ARGS=--quick, or ARGS='--thorough 3' for all of it.
 bench: $(VENV)/run.installed
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+# Run the last commit anew in a temporary clone; say whether all bytes are the committed ones.
+reproduce: $(VENV)/run.installed
+	@$(BIN)/python -m tools.reproduce
+
+# Make the checksums of the short runs anew, which tests compare; say which have changed.
+digests: $(VENV)/test.installed
+	@$(BIN)/python -m tests.pipeline.digests --write
 
 # Compare the workspace's predictions with those of a commit: make compare REV=main
 compare: $(VENV)/run.installed

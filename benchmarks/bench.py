@@ -9,19 +9,18 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 from PIL import Image
 from safetensors.numpy import load_file
 
+from tools.machine import machine
 from tools.working_tree import copy_working_tree
 
 ROOT = Path(__file__).parents[1]
@@ -202,20 +201,6 @@ def predicted(project: Path, folder: Path, count: int) -> dict:
     return {"images": count, "images_per_second": count / seconds, "peak_mib": peak}
 
 
-def machine() -> dict:
-    model = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), model)
-    return {
-        "cpu": model,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "scikit-learn", "dvc", "numpy")},
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-
-
 NAMES = {
     "published": "(a) the tutorial as published",
     "tutorial": "(b) `recipe: tutorial`, the same training here",
@@ -314,7 +299,8 @@ def main() -> None:
     if arguments.quick:
         dataset, rounds, epochs = "digits", 1, 1
 
-    results: dict = {"machine": machine(), "rounds": rounds}
+    date = datetime.datetime.now(datetime.UTC).date().isoformat()
+    results: dict = {"machine": machine() | {"date": date}, "rounds": rounds}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = folder / "images"
