@@ -5,7 +5,8 @@ the number of threads, the width of the processor's registers and the library th
 computes on one thread (where more are used, the recipe says so and our own code divides the work), and
 every x86-64 processor with AVX2 computes by the instructions of the first of them, Intel's Haswell.
 NumPy, its OpenBLAS, torch and oneDNN read these variables once, when they are imported or first used,
-so this file is imported before them. Matrix products are in `network/products.py`.
+so this file is imported before them. What PyTorch must not compute itself is in
+`network/kernels.py`.
 """
 
 import os
@@ -30,10 +31,11 @@ if COMMON_BYTES:
         "OPENBLAS_CORETYPE": "Haswell",
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     }
-# Libraries that were imported earlier, and so do not compute as said here; `products` refuses them.
+# Libraries that were imported earlier, and so do not compute as said here; `kernels` refuses them.
 TOO_EARLY = [name for name in ("numpy", "torch") if name in sys.modules]
 if _SETTINGS.items() <= os.environ.items():  # inherited from a process that had imported this file
     TOO_EARLY = []
 os.environ.update(_SETTINGS)
+os.environ.pop("NPY_ENABLE_CPU_FEATURES", None)  # NumPy refuses it beside the other
 # ONNX Runtime would keep an identifier of the machine in the user's cache folder, for its telemetry.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

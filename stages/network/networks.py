@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import log_softmax, pad
 
-import stages.network.products  # noqa: F401  from here on, torch computes as it says
+import stages.network.kernels  # noqa: F401  from here on, torch computes as it says
 from stages.common.splits import SIDE
 
 CLASSES = 10

@@ -4,7 +4,7 @@ A batch of 32 is so little arithmetic that autograd, the optimizer's bookkeeping
 each result take longer than the matrix products. So here each step writes into memory that is set aside
 once, all parameters are one vector to Adam, and the next batches are prepared on another core: an
 epoch of the tutorial's recipe takes a quarter of the time of the plain loop (benchmarks/results.md).
-Products are asked of NumPy directly, which is where `network.products` has them from, too.
+Products and tanh are asked of NumPy directly, from which `network.kernels` has them, too.
 The result is that of `loop.train` up to rounding, and to other draws for dropout:
 tests/training/test_feed_forward.py.
 """
@@ -45,7 +45,8 @@ class Activation(NamedTuple):
 ACTIVATIONS = {
     # tanh' = 1 - tanh²
     "tanh": Activation(
-        torch.tanh, lambda m, z, a, h, out: torch.addcmul(m, h, a, value=-1, out=out)
+        lambda z, out: np.tanh(z.numpy(), out=out.numpy()),
+        lambda m, z, a, h, out: torch.addcmul(m, h, a, value=-1, out=out),
     ),
     # sigmoid' = sigmoid · (1 - sigmoid)
     "sigmoid": Activation(

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import json
+import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,7 @@ def run(name: str) -> dict[str, str]:
     recipe, _, undistorted = name.partition(" ")
     patch = mock.patch.object(loop, "distort", lambda images, _: images)
     with (
+        contextlib.redirect_stdout(io.StringIO()),  # what the stages say is not asked for
         tempfile.TemporaryDirectory() as folder,
         contextlib.chdir(folder),
         patch if undistorted else contextlib.nullcontext(),
@@ -77,11 +79,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--undistorted", action="store_true")
     arguments = parser.parse_args()
-    # These come last: TorchScript numbers the classes of all that a process has traced.
     names = [f"{name} undistorted" if name in DISTORTING else name for name in RECIPES]
     names += () if arguments.undistorted else DISTORTING
-    with contextlib.redirect_stdout(io.StringIO()):  # what the stages say is not asked for
-        found = {name: run(name) for name in names}
+    # Each in a process of its own, since TorchScript numbers all that a process has traced; forked,
+    # since QEMU takes half a minute to import everything.
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
+        found = dict(zip(names, pool.map(run, names, chunksize=1), strict=True))
     if not arguments.write:
         print(json.dumps(found, indent=2))
         return

@@ -92,7 +92,7 @@ READERS = {
             ),
             ("evaluation", {"evaluate"}, "__init__ confusions gallery"),
             ("exporting", {"export"}, "__init__ card formats onnx_files torch_files trial"),
-            ("network", NOT_PREPARE, "__init__ checkpoint inference networks pixels products"),
+            ("network", NOT_PREPARE, "__init__ checkpoint inference networks kernels pixels"),
             ("scoring", SCORING, "__init__ scores"),
             ("training", {"train"}, "__init__ distortion feed_forward loop parallel setup"),
         )

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-import stages.network.products  # noqa: F401  replaces the kernels
+import stages.network.kernels  # noqa: F401  replaces the kernels
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -19,6 +19,15 @@ def test_products_are_those_of_float64():
     np.testing.assert_allclose(scaled, 2 * bias.numpy() + 3 * exact, rtol=1e-5, atol=1e-6)
     batch = torch.bmm(torch.stack([a, -a]), torch.stack([b, b]))
     np.testing.assert_allclose(batch, np.stack([exact, -exact]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tanh", "sin", "cos"])
+def test_functions_are_those_of_float64(name: str):
+    values = 20 * drawn(1000)
+    exact = getattr(np, name)(values.double().numpy())
+    np.testing.assert_allclose(getattr(torch, name)(values), exact, rtol=1e-6, atol=1e-7)
+    assert getattr(torch, name)(values[0]).shape == ()
+    assert getattr(values.view(10, 100).T, name)().shape == (100, 10)
 
 
 def test_a_bias_that_does_not_count_may_be_nan():

@@ -1,12 +1,14 @@
-"""Matrix products, and small convolutions, that are the same on every processor with AVX2.
+"""Kernels of PyTorch's, replaced by some that are the same on every processor with AVX2.
 
-PyTorch takes them from Intel's MKL, which adds in another order on AMD's processors. Here its kernels
-are replaced, for the whole process, by NumPy's OpenBLAS, which `stages/__init__.py` tells what
-instructions to use, and by oneDNN, from which PyTorch takes all larger convolutions. Whatever else the
-stages compute is in another order nowhere: tests/pipeline/test_bytes.py lists it.
+PyTorch takes matrix products, tanh, sin and cos from Intel's MKL, which computes them in one way on
+AMD's processors, in another on Intel's, and in a third with AVX-512. Here mm, bmm, addmm, tanh, sin and
+cos are replaced, for the whole process, by NumPy's, which `stages/__init__.py` tells what instructions
+to use. The convolution of a few images, which is one of MKL's products too, is taken from oneDNN, as
+PyTorch takes all larger ones. What else the stages execute is not MKL's: tests/pipeline/test_bytes.py.
 """
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,8 +19,8 @@ import stages
 
 if stages.TOO_EARLY:
     raise ImportError(
-        f"imported before `stages`, which says how to compute: {', '.join(stages.TOO_EARLY)}; "
-        "import `stages` first, or results have other last digits"
+        f"imported before `stages`, which says how to compute: {', '.join(stages.TOO_EARLY)}; start "
+        "Python anew and import `stages` first, or the last digits of the results differ"
     )
 
 ENOUGH = 16  # images, of which PyTorch takes any convolution of float32 from oneDNN
@@ -38,6 +40,15 @@ def product_and_bias(
     if beta == 0:  # which ignores NaN in the bias
         return scaled
     return scaled.add_(bias, alpha=beta)
+
+
+def elementwise(function: np.ufunc) -> Callable[[Tensor], Tensor]:
+    """Return a function of NumPy's as a kernel of PyTorch's."""
+
+    def kernel(values: Tensor) -> Tensor:
+        return torch.from_numpy(np.asarray(function(values.numpy(force=True))))
+
+    return kernel
 
 
 def small_convolution(  # noqa: PLR0913, PLR0917  as the operator
@@ -91,6 +102,9 @@ with warnings.catch_warnings():
         "mm": product,
         "bmm": product,
         "addmm": product_and_bias,
+        "tanh": elementwise(np.tanh),
+        "sin": elementwise(np.sin),
+        "cos": elementwise(np.cos),
         "_slow_conv2d_forward": small_convolution,
         "_slow_conv2d_backward.output_mask": small_convolution_gradients,
     }.items():
