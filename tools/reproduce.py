@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -19,34 +20,47 @@ from tools.working_tree import ROOT
 LOCK = "dvc.lock"
 
 
-def differences(committed: str, found: str) -> list[str]:
-    """Compare two dvc.lock files; return lines on the first stage that differs, or none.
+STAGES = ("prepare", "train", "evaluate", "export")
 
-    One line names the stage, each other a file that it read or wrote, and both checksums. A stage
-    comes after those whose files it reads.
-    """
-    stages, stages_found = (yaml.safe_load(text)["stages"] for text in (committed, found))
-    for name in ("prepare", "train", "evaluate", "export"):
+
+class Difference(NamedTuple):
+    """What the first stage that differs read, and wrote, otherwise than it was committed."""
+
+    stage: str
+    read: list[str]  # lines, of a file or parameters each
+    written: list[str]
+
+
+def difference(committed: str, found: str) -> Difference | None:
+    """Compare two dvc.lock files."""
+    stages, stages_found = (yaml.safe_load(text).get("stages", {}) for text in (committed, found))
+    for name in STAGES:
         before, after = (
             {
-                f"{verb} {file['path']}": file["md5"]
-                for verb, files in (("reads", "deps"), ("writes", "outs"))
-                for file in stage[files]
+                (kind, file["path"]): file["md5"]
+                for kind in ("deps", "outs")
+                for file in stage.get(kind, [])
             }
-            for stage in (stages[name], stages_found[name])
+            | {("deps", "params.yaml"): stage.get("params")}
+            for stage in (stages.get(name, {}), stages_found.get(name, {}))
         )
-        lines = [
-            f"  {key}: {before.get(key)} committed, {after.get(key)} here"
-            for key in before | after
-            if before.get(key) != after.get(key)
-        ]
-        if lines:
-            return [f"The stage {name} is the first that differs. It", *lines]
-    return []
+        lines: dict[str, list[str]] = {"deps": [], "outs": []}
+        for kind, path in before | after:
+            one, other = before.get((kind, path)), after.get((kind, path))
+            if one != other:
+                lines[kind].append(f"  {path}: {one} committed, {other} here")
+        if lines["deps"] or lines["outs"]:
+            return Difference(name, lines["deps"], lines["outs"])
+    return None
 
 
 def output_of(folder: Path, *command: str) -> str:
-    return subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+    try:
+        return subprocess.run(
+            command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+    except subprocess.CalledProcessError:
+        sys.exit(f"error: `{' '.join(command)}` failed (see above); nothing is compared")
 
 
 def main() -> None:
@@ -61,20 +75,36 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         clone = Path(name, "clone")
         output_of(ROOT, "git", "clone", "--quiet", str(ROOT), str(clone))
+        if not (clone / LOCK).exists():
+            sys.exit(
+                f"error: {LOCK} is not committed, so there is nothing to compare; run `dvc repro`"
+            )
         committed = (clone / LOCK).read_text()
         command = ["dvc", "repro", "--force", "--no-run-cache"]
         if subprocess.run(command, cwd=clone, env=environment, check=False).returncode:
-            sys.exit(
-                "error: the pipeline did not run to its end (see above), so nothing is compared"
-            )
-        lines = differences(committed, (clone / LOCK).read_text())
-    if not lines:
+            sys.exit("error: the pipeline did not run to its end (see above); nothing is compared")
+        found = difference(committed, (clone / LOCK).read_text())
+        # Metrics and tables are in Git, and may be others than dvc.lock says.
+        changed = output_of(clone, "git", "status", "--porcelain").splitlines()
+    if found and found.read:
+        print(
+            f"\nNOT COMPARABLE. {LOCK} was committed after a run of `{found.stage}` with other inputs:"
+        )
+        print("\n".join(found.read))
+        print("Run `dvc repro` and commit its results first.")
+    elif found:
+        print("\nOTHER BYTES. Please send these lines with a bug report.")
+        print(f"The first stage that differs is `{found.stage}`. It wrote:")
+        print("\n".join(found.written))
+        for key, value in machine().items():
+            print(f"{key}: {value}")
+    elif changed:
+        print(f"\nNOT COMPARABLE. These committed files are not those of the committed {LOCK}:")
+        print("\n".join(changed))
+        print("Run `dvc repro` and commit its results first.")
+    else:
         print(f"\nSame bytes: each file that a stage of {commit} writes is as it was committed.")
         return
-    print("\nOTHER BYTES. Please send these lines with a bug report.")
-    print("\n".join(lines))
-    for key, value in machine().items():
-        print(f"{key}: {value}")
     sys.exit(1)
 
 
