@@ -41,8 +41,8 @@ def _run(module: str) -> None:
     check_packages()
     if not COMMON_BYTES:
         print(
-            "note: this is no x86-64 processor with AVX2 under Linux; the last digits of its "
-            "results may be its own (docs/reproducibility.md)"
+            "note: this is no x86-64 processor with AVX2 under Linux, so the last digits of the "
+            "results may differ (docs/reproducibility.md)"
         )
     import importlib
 

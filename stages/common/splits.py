@@ -49,7 +49,7 @@ def save_split(
     arrays = {"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}
     about = {"dataset": dataset, "sha256": checksum(*arrays.values())}
     with outputs.file(path) as temporary:
-        # One entry of metadata: safetensors writes several in an order of chance.
+        # One entry of metadata: safetensors writes several in random order.
         safetensors.numpy.save_file(arrays, temporary, {"about": json.dumps(about)})
 
 

@@ -27,8 +27,8 @@ def pick_device(name: str) -> torch.device:
         )
     if name != "cpu":
         print(
-            f"note: train.device: {name}: the last digits of its weights are not those of a CPU, and "
-            "may be its own (docs/reproducibility.md)"
+            f"note: train.device: {name}: the last digits of the weights differ from those of a CPU, "
+            "and may from those of another such device (docs/reproducibility.md)"
         )
     return torch.device(name)
 
