@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import io
 import json
-import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,12 +78,11 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--undistorted", action="store_true")
     arguments = parser.parse_args()
+    # Their order shows in model.pth, since TorchScript numbers all that a process has traced. A process
+    # for each would take QEMU much longer, and it cannot fork one.
     names = [f"{name} undistorted" if name in DISTORTING else name for name in RECIPES]
     names += () if arguments.undistorted else DISTORTING
-    # Each in a process of its own, since TorchScript numbers all that a process has traced; forked,
-    # since QEMU takes half a minute to import everything.
-    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as pool:
-        found = dict(zip(names, pool.map(run, names, chunksize=1), strict=True))
+    found = {name: run(name) for name in names}
     if not arguments.write:
         print(json.dumps(found, indent=2))
         return
