@@ -16,7 +16,7 @@ install: $(VENV)/run.installed
 
 # Only fetch and verify the official files, e.g. before going offline.
 data: $(VENV)/run.installed
-	@python -m stages.datasets.mnist
+	@python -m stages.datasets.idx
 
 # SLOW=1 adds the tests that start servers or run the pipeline several times.
 test: lint
@@ -50,7 +50,7 @@ compare: $(VENV)/run.installed
 plots: $(VENV)/run.installed
 	@$(BIN)/python tools/plots.py $(REV) --open $(ARGS)
 
-# A page to draw digits on, for the model that `make run` has made: make demo ARGS='--port 9000'
+# A page to draw on, for the model that `make run` has made: make demo ARGS='--port 9000'
 demo: $(VENV)/run.installed
 	@$(BIN)/python -m predict.demo $(ARGS)
 

@@ -5,47 +5,32 @@ if __name__ == "__main__":
 
     run("stages.prepare")
 
-import numpy as np
-from sklearn.model_selection import train_test_split
+import tempfile
+from pathlib import Path
 
 from stages.common.params import load_params
-from stages.common.splits import TEST, TRAIN, VALIDATION, checksum, save_split
+from stages.common.splits import TEST, TRAIN, VALIDATION, save_split
 from stages.common.stage import Stage
-from stages.datasets import digits, mnist
+from stages.datasets.dataset import load
+from stages.datasets.dividing import divide
+from stages.datasets.summary import draw_samples, summarise
 
-# Of a set as small as the embedded digits at most this share is held back for validation.
-MAX_VALIDATION_SHARE = {"mnist": 1.0, "digits": 1 / 6}
-
-
-def split_validation(labels: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the images with these labels, uint8 [N], into N - size and `size`.
-
-    Returns the sorted indices, int64, of the two parts. The draw depends on `seed` alone, and each
-    class has the same share of both parts. `size` is 0 or at least the number of classes.
-    """
-    indices = np.arange(len(labels))
-    if size == 0:
-        return indices, indices[:0]
-    train, validation = train_test_split(
-        indices, test_size=size, random_state=seed, stratify=labels
-    )
-    return np.sort(train), np.sort(validation)
+METRICS = Path("metrics/dataset.json")
+SAMPLES = Path("metrics/samples.png")
 
 
 def main(stage: Stage) -> None:
     params = load_params().prepare
-    (images, labels), test = mnist.load() if params.dataset == "mnist" else digits.load(params.seed)
-
-    size = min(params.validation_size, int(len(labels) * MAX_VALIDATION_SHARE[params.dataset]))
-    if size < params.validation_size:
-        print(f"prepare.validation_size: cut from {params.validation_size} to {size}")
-    train, validation = split_validation(labels, size, params.seed)
-    dataset = {"name": params.dataset, "sha256": checksum(images, labels, *test)}
-
-    save_split(stage.outputs, TRAIN, images[train], labels[train], dataset)
-    save_split(stage.outputs, VALIDATION, images[validation], labels[validation], dataset)
-    save_split(stage.outputs, TEST, *test, dataset)
+    TRAIN.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=TRAIN.parent) as scratch:  # has no name, so it never stays
+        dataset = load(params, scratch)
+        parts = dict(zip((TRAIN, VALIDATION, TEST), divide(dataset, params), strict=True))
+        for path, indices in parts.items():
+            save_split(stage.outputs, path, dataset.images, dataset.labels, dataset.about, indices)
+        stage.outputs.write_json(METRICS, summarise(dataset, parts))
+        stage.outputs.write_bytes(SAMPLES, draw_samples(dataset, parts[TRAIN]))
+    train, validation, test = map(len, parts.values())
     print(
-        f"{params.dataset}: {len(train):,} training, {len(validation):,} validation, "
-        f"{len(test[1]):,} test images"
+        f"{params.dataset}: {train:,} training, {validation:,} validation, {test:,} test images of "
+        f"{len(dataset.about['classes']):,} classes"
     )

@@ -31,9 +31,13 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def params_file(in_empty_folder: Path) -> Path:
-    """The project's params.yaml, alone in the folder in which we stand."""
+    """The project's params.yaml, and its descriptions of data sets, in the folder where we stand."""
     path = in_empty_folder / "params.yaml"
     shutil.copy2(ROOT / path.name, path)
+    for described in (ROOT / "data").glob("*/dataset.yaml"):
+        target = in_empty_folder / described.relative_to(ROOT)
+        target.parent.mkdir(parents=True)
+        shutil.copy2(described, target)
     return path
 
 

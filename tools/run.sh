@@ -1,6 +1,9 @@
 #!/bin/sh
-# `make run`: reproduce the pipeline on MNIST or, where MNIST cannot be had, on the embedded digits.
+# `make run`: reproduce the pipeline or, where its data cannot be had, run it on the embedded digits.
 set -u
+
+dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml; }
+wanted=$(dataset)
 
 prepared() { dvc status --quiet prepare 2> /dev/null; }
 
@@ -8,7 +11,7 @@ prepared() { dvc status --quiet prepare 2> /dev/null; }
 if prepared || { dvc checkout prepare > /dev/null 2>&1 && prepared; }; then
   echo 'The prepared data is up to date; nothing needs to be downloaded.'
 else
-  python -m stages.datasets.mnist
+  python -m stages.datasets.idx
   case $? in
     0) ;;
     2) fall_back=yes ;;
@@ -16,16 +19,17 @@ else
   esac
 fi
 if [ -n "${fall_back:-}" ]; then
-  echo '!!! MNIST could not be had, so the pipeline runs on the embedded digits.'
+  echo "!!! $wanted could not be had, so the pipeline runs on the embedded digits."
   dvc exp run -S prepare.dataset=digits || exit
 else
   dvc repro || exit
 fi
 dvc metrics show metrics/evaluate.json
-if grep -q '^ *dataset: digits' params.yaml; then
-  cat << 'END'
-!!! These numbers are for the embedded digits, not for MNIST. Back to MNIST:
+if [ "$(dataset)" = digits ]; then
+  [ "$wanted" = digits ] && wanted=mnist
+  cat << END
+!!! These numbers are for the embedded digits, not for $wanted. Back to it:
     source .venv/bin/activate
-    MNIST_MIRROR=<folder or https URL with the four .gz files> dvc exp run -S prepare.dataset=mnist
+    MNIST_MIRROR=<folder or https URL that holds $wanted/> dvc exp run -S prepare.dataset=$wanted
 END
 fi

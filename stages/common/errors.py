@@ -5,6 +5,12 @@ import sys
 from collections.abc import Callable
 
 
+def printable(path: object) -> str:
+    """Return a path as one line can show it: line breaks and broken letters escaped."""
+    name = str(path)
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
 class UserError(Exception):
     """A mistake that the user can mend.
 

@@ -4,48 +4,77 @@ The whole file is checked whichever stage reads it: a slip in `export:` must not
 hour of training. The defaults stand in params.yaml alone; here every key is required.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from yamlcore import CoreLoader
 
 from stages.common.errors import UserError
 
 PARAMS = Path("params.yaml")
+SIDE = 28  # pixels: images are squares, of MNIST's size
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's legacy seeds (scikit-learn)
-Sizes = list[Annotated[int, Field(ge=1, le=28)]]
+Sizes = list[Annotated[int, Field(ge=1, le=SIDE)]]
 
 
-class _Section(BaseModel):
+def _amount(value: object) -> object:
+    whole = type(value) is int and 0 < value < 2**31
+    share = type(value) is float and 0 < value < 1
+    if not (whole or share):
+        raise PydanticCustomError(
+            "amount", "Use a number of pictures (5000) or a share of them (0.1)"
+        )
+    return value
+
+
+def _amount_or_none(value: object) -> object:
+    return 0 if type(value) is int and value == 0 else _amount(value)
+
+
+# Of pictures: an int, or a float below 1.
+Amount = Annotated[Any, AfterValidator(_amount)]
+AmountOrNone = Annotated[Any, AfterValidator(_amount_or_none)]
+
+
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class PrepareParams(_Section):
-    dataset: Literal["mnist", "digits"]
-    validation_size: Annotated[int, Field(ge=0, le=59_990)]
+Layout = Literal["mnist", "resize"]
+
+
+def _name_of_a_set(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value) or value == "prepared":
+        raise PydanticCustomError(
+            "name",
+            "Use the plain name of a folder in data/, of letters, digits, _, - and dots; data/prepared "
+            "is the stage's own",
+        )
+    return value
+
+
+class PrepareParams(Section):
+    dataset: Annotated[str, AfterValidator(_name_of_a_set)]
+    validation_size: AmountOrNone
     seed: Seed
-
-    @model_validator(mode="after")
-    def _every_class_has_an_image(self) -> "PrepareParams":
-        if 0 < self.validation_size < 10:
-            raise ValueError(
-                f"validation_size: {self.validation_size} is too small for a stratified split of "
-                "10 classes: use 0 (none) or at least 10"
-            )
-        return self
+    test_share: Amount | None
+    layout: Layout | None
+    skip_unreadable: bool | None
 
 
-class TrainParams(_Section):
+class TrainParams(Section):
     recipe: str
     seed: Seed
     device: Literal["auto", "cpu", "cuda", "mps"]
 
 
-class _Recipe(_Section):
+class _Recipe(Section):
     epochs: PositiveInt
     batch_size: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
@@ -82,8 +111,8 @@ class ConvolutionalRecipe(_Recipe):
     rotation: Annotated[float, Field(ge=0, le=180)]
     scaling: Annotated[float, Field(ge=0, lt=1)]
     shear: Annotated[float, Field(ge=0, lt=1)]
-    shift: Annotated[float, Field(ge=0, le=28)]
-    bend: Annotated[float, Field(ge=0, le=28)]
+    shift: Annotated[float, Field(ge=0, le=SIDE)]
+    bend: Annotated[float, Field(ge=0, le=SIDE)]
     threads: Annotated[int, Field(ge=1, le=256)]
 
     @model_validator(mode="after")
@@ -93,7 +122,7 @@ class ConvolutionalRecipe(_Recipe):
                 f"channels, kernel_sizes and pool_sizes have {len(self.channels)}, "
                 f"{len(self.kernel_sizes)} and {len(self.pool_sizes)} entries: give each layer one"
             )
-        side = 28
+        side = SIDE
         for layer, (kernel, pool) in enumerate(
             zip(self.kernel_sizes, self.pool_sizes, strict=True), start=1
         ):
@@ -101,7 +130,7 @@ class ConvolutionalRecipe(_Recipe):
             if side < 1:
                 raise ValueError(
                     f"kernel_sizes: {self.kernel_sizes} with pool_sizes {self.pool_sizes} leave "
-                    f"nothing of the 28 pixels after layer {layer}: use smaller ones"
+                    f"nothing of the {SIDE} pixels after layer {layer}: use smaller ones"
                 )
         if self.batch_size < 2 * self.threads:
             raise ValueError(
@@ -116,23 +145,24 @@ class ConvolutionalRecipe(_Recipe):
         return self.model_dump(include={"network", "channels", "kernel_sizes", "pool_sizes"})
 
 
+Checked = TypeVar("Checked", bound=Section)
 RECIPES = {"feed_forward": FeedForwardRecipe, "convolutional": ConvolutionalRecipe}
 Recipe = FeedForwardRecipe | ConvolutionalRecipe
 # Of letters, digits, _ and -, since dvc.yaml looks a recipe up as recipes.NAME.
 RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
-class EvaluateParams(_Section):
+class EvaluateParams(Section):
     batch_size: PositiveInt
 
 
-class ExportParams(_Section):
+class ExportParams(Section):
     tolerance: Annotated[float, Field(gt=0)]
     calibration_images: PositiveInt
     max_accuracy_drop: Annotated[float, Field(ge=0, le=1)]
 
 
-class Params(_Section):
+class Params(Section):
     prepare: PrepareParams
     train: TrainParams
     recipes: dict[RecipeName, Annotated[Recipe, Field(discriminator="network")]]
@@ -175,21 +205,29 @@ def load_params(path: Path = PARAMS) -> Params:
     Raises:
         UserError: the file is missing, is not YAML, or a value is not allowed.
     """
+    return read_checked(path, Params)
+
+
+def read_checked(path: Path, schema: type[Checked]) -> Checked:
+    """Return what a YAML file holds as a `schema`.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or a value is not allowed.
+    """
     document = read_yaml(path)
     try:
-        return Params.model_validate(document)
+        return schema.model_validate(document)
     except ValidationError as error:
-        lines = (_line(path, details, document) for details in error.errors())
+        lines = (_line(path, details, document, schema) for details in error.errors())
         raise UserError("; ".join(lines)) from None
 
 
-def _line(path: Path, details: dict, document: object) -> str:
+def _line(path: Path, details: dict, document: object, schema: type[Section]) -> str:
     """One pydantic error as `params.yaml: train.seed: -1 is not allowed: input should be ...`."""
     keys, message = list(details["loc"]), details["msg"].removeprefix("Value error, ")
-    schema = Params
     if keys[:1] == ["recipes"] and len(keys) > 2 and keys[2] in RECIPES:
         schema = RECIPES[keys.pop(2)]  # pydantic's own mark, which is no key
-    elif len(keys) > 1 and keys[0] in Params.model_fields:
+    elif len(keys) > 1 and schema is Params and keys[0] in Params.model_fields:
         schema = Params.model_fields[keys[0]].annotation
     if keys[-1:] == ["[key]"]:  # pydantic's own mark, too: the name itself is not allowed
         del keys[-2:]
@@ -197,12 +235,15 @@ def _line(path: Path, details: dict, document: object) -> str:
     match details["type"]:
         case "extra_forbidden":
             line = f"{path}: {key}: unknown key; allowed are {', '.join(schema.model_fields)}"
-            if keys[0] == "train" and any(keys[1] in one.model_fields for one in RECIPES.values()):
+            if schema is TrainParams and any(
+                keys[1] in one.model_fields for one in RECIPES.values()
+            ):
                 recipe = document["train"].get("recipe", "NAME")
                 line += f" (it belongs to a recipe: recipes.{recipe}.{keys[1]})"
             return line
         case "missing":
-            return f"{path}: {key}: missing; add it (git show HEAD:{path} has the defaults)"
+            defaults = f" (git show HEAD:{path} has the defaults)" if path == PARAMS else ""
+            return f"{path}: {key}: missing; add it{defaults}"
         case "union_tag_not_found" | "union_tag_invalid":
             found = details["input"].get("network") if isinstance(details["input"], dict) else None
             return f"{path}: {key}.network: {found!r} is not allowed: use {' or '.join(RECIPES)}"

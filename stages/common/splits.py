@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,43 +13,59 @@ from safetensors import SafetensorError, safe_open
 
 from stages.common.errors import UserError
 from stages.common.files import Outputs
+from stages.common.params import SIDE
 
 TRAIN = Path("data/prepared/train.safetensors")
 VALIDATION = Path("data/prepared/validation.safetensors")
 TEST = Path("data/prepared/test.safetensors")
-SIDE = 28
+AT_ONCE = 10_000  # images that are copied at once; bounds memory
 
 
 @dataclass(frozen=True)
 class Split:
     """N labelled images. They stay in their file, which is mapped, until they are indexed."""
 
-    images: torch.Tensor  # uint8 [N, 28, 28], 0 is paper, 255 is ink
-    labels: torch.Tensor  # uint8 [N]
+    images: torch.Tensor  # uint8 [N, 28, 28], 0 is background
+    labels: torch.Tensor  # int64 [N]
     dataset: dict  # what `save_split` was told
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of their labels."""
+        return self.dataset["classes"]
+
     def take(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images uint8 [n, 28, 28] and labels int64 [n] at `indices`, int64 [n].
-
-        Labels become int64 because PyTorch's cross-entropy asks for it.
-        """
-        return self.images[indices], self.labels[indices].long()
+        """Return the images uint8 [n, 28, 28] and labels int64 [n] at `indices`, int64 [n]."""
+        return self.images[indices], self.labels[indices]
 
 
-def save_split(
-    outputs: Outputs, path: Path, images: np.ndarray, labels: np.ndarray, dataset: dict
+def save_split(  # noqa: PLR0913, PLR0917
+    outputs: Outputs,
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    dataset: dict,
+    indices: np.ndarray | None = None,
 ) -> None:
-    """Store one split: `images` uint8 [N, 28, 28] (0 is paper, 255 is ink), `labels` uint8 [N].
+    """Store images uint8 [N, 28, 28] and labels int64 [N], or those of them at `indices`, int64 [n].
 
-    `dataset` says whence they are: `name`, and `sha256` of the whole set. The file's metadata hold it,
-    and a checksum of these arrays.
+    `dataset` says what they are: the names of its `classes`, and what the model card tells. The file's
+    metadata hold it, and a checksum of these arrays.
     """
-    arrays = {"images": np.ascontiguousarray(images), "labels": np.ascontiguousarray(labels)}
-    about = {"dataset": dataset, "sha256": checksum(*arrays.values())}
-    with outputs.file(path) as temporary:
+    with (
+        outputs.file(path) as temporary,
+        tempfile.TemporaryFile(dir=path.parent) as scratch,  # so that no set is whole in memory
+    ):
+        indices = np.arange(len(labels)) if indices is None else indices
+        shape = (len(indices), SIDE, SIDE)
+        chosen = np.memmap(scratch, np.uint8, "w+", shape=shape) if shape[0] else images[:0]
+        for first in range(0, len(indices), AT_ONCE):
+            chosen[first : first + AT_ONCE] = images[indices[first : first + AT_ONCE]]
+        arrays = {"images": chosen, "labels": labels[indices]}
+        about = {"dataset": dataset, "sha256": checksum(*arrays.values())}
         # One entry of metadata: safetensors writes several in random order.
         safetensors.numpy.save_file(arrays, temporary, {"about": json.dumps(about)})
 
@@ -71,15 +88,17 @@ def load_split(path: Path) -> Split:
         with safe_open(path, framework="pt") as file:
             images, labels = file.get_tensor("images"), file.get_tensor("labels")
             about = json.loads(file.metadata()["about"])
-        dataset = about["dataset"]
         if images.shape != (len(labels), SIDE, SIDE) or labels.dim() != 1:
             raise ValueError(f"images {list(images.shape)}, labels {list(labels.shape)}")
-        if images.dtype != torch.uint8 or labels.dtype != torch.uint8:
-            raise ValueError(f"images {images.dtype}, labels {labels.dtype}, not torch.uint8")
+        if images.dtype != torch.uint8 or labels.dtype != torch.int64:
+            raise ValueError(f"images {images.dtype}, labels {labels.dtype}")
         if about["sha256"] != checksum(images.numpy(), labels.numpy()):
             raise ValueError("the checksum in its metadata is not that of its content")
+        split = Split(images, labels, about["dataset"])
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(split.classes):
+            raise ValueError(f"labels from {labels.min()} to {labels.max()}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro prepare`") from None
-    except (SafetensorError, ValueError, KeyError, TypeError, OSError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
-    return Split(images, labels, dataset)
+    return split

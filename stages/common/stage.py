@@ -1,6 +1,7 @@
 """One run of a stage: what it depends on, whether that is still the same, what it publishes."""
 
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -73,18 +74,15 @@ class Inputs:
                     "takes them from its cache"
                 )
 
-    def _digests(self) -> dict[str, str]:
+    def _digests(self) -> dict[str, str | bytes]:
         """Return the SHA-256 of each file, by its path, and each parameter, by its name."""
-        digests = self._parameters()
-        ignored = GitIgnoreSpec.from_lines(
-            IGNORE.read_text().splitlines() if IGNORE.exists() else []
-        )
+        digests, rules = self._parameters(), ignored()
         for dep in self._deps:
-            for path in sorted(dep.rglob("*")) if dep.is_dir() else [dep]:
+            for path in _files(dep):
                 # An editor's temporary file may be gone before it is opened.
-                if path.is_file() and not ignored.match_file(path):
-                    with suppress(FileNotFoundError), path.open("rb") as file:
-                        digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+                if not rules.match_file(path):
+                    with suppress(FileNotFoundError), Path(path).open("rb") as file:
+                        digests[path] = hashlib.file_digest(file, "sha256").digest()
         return digests
 
     def _parameters(self) -> dict[str, str]:
@@ -94,6 +92,19 @@ class Inputs:
             return {str(PARAMS): "broken"}
         tracked = {key: _lookup(params, key) for key in self._params}
         return dict(_leaves(f"{PARAMS}: ", tracked))
+
+
+def _files(dep: Path) -> Iterator[str]:
+    """Yield a file, or the files in a folder; one by one, since there may be hundreds of thousands."""
+    if dep.is_file():
+        yield str(dep)
+    for folder, _, names in os.walk(dep):
+        yield from (path for name in names if os.path.isfile(path := f"{folder}/{name}"))  # noqa: PTH113
+
+
+def ignored() -> GitIgnoreSpec:
+    """Return the rules of .dvcignore: what matches them, DVC does not see."""
+    return GitIgnoreSpec.from_lines(IGNORE.read_text().splitlines() if IGNORE.exists() else [])
 
 
 def _fill_in(text: object, params: object) -> str:

@@ -22,7 +22,7 @@ from urllib3.exceptions import HTTPError as TransferError
 from stages.common.errors import UserError
 
 CACHE = pooch.os_cache("dvc-image-pipeline")
-MAX_BYTES = 16 * 2**20  # MNIST's largest file has 9.9 MB
+MAX_BYTES = 64 * 2**20  # Fashion-MNIST's largest file has 26.4 MB
 RETRIES = 2  # for failures that may pass: a lost connection, an overloaded server, damaged bytes
 TIMEOUTS = (5, 15)  # seconds to connect, and between two bytes
 MAX_SECONDS = 600  # for one file

@@ -14,11 +14,11 @@ from tests.samples import run_stage
 def test_the_defaults_are_the_tutorials(params_file: Path):
     params = load_params()
     assert params.prepare.dataset == "mnist"
-    assert params.prepare.validation_size == 5000
+    assert params.prepare.validation_size == 0.1
     assert params.train.recipe == "tutorial"
     recipe = params.recipe
     assert (recipe.epochs, recipe.batch_size, recipe.learning_rate) == (10, 32, 1e-3)
-    network = build(recipe.architecture)
+    network = build(recipe.architecture, 10)
     assert sum(parameter.numel() for parameter in network.parameters()) == 102_762
 
 
@@ -85,16 +85,32 @@ def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
             "recipes.tutorial.activations.1: 'step' is not allowed: input should be 'tanh'",
         ),
         ("    - sigmoid\n", "", "recipes.tutorial.hidden_sizes has 2 layers but activations has 1"),
-        (
-            "dataset: mnist",
-            "dataset: cifar",
-            "prepare.dataset: 'cifar' is not allowed: input should",
+        *(
+            (
+                "dataset: mnist",
+                f"dataset: {name}",
+                f"prepare.dataset: {name!r} is not allowed: use the plain name of a folder in data/",
+            )
+            for name in ("prepared", "../data", "a/b", "/tmp", "..", "größer", "a b", "-x")
         ),
-        ("size: 5000", "size: 7", "prepare.validation_size: 7 is too small"),
+        *(
+            (
+                f"{key}: {value}",
+                f"{key}: {other}",
+                f"prepare.{key}: {other} is not allowed: use a number of pictures (5000) or a sh",
+            )
+            for key, value in (("validation_size", "0.1 "), ("test_share", " "))
+            for other in ("1.0", "-1", "1.5", "-0.1", "99999999999")
+        ),
         (
-            "size: 5000",
-            "size: 60000",
-            "prepare.validation_size: 60000 is not allowed: input should",
+            "layout:  ",
+            "layout: centred",
+            "prepare.layout: 'centred' is not allowed: input should be 'mnist' or 'resize'",
+        ),
+        (
+            "skip_unreadable:  ",
+            "skip_unreadable: 1",
+            "prepare.skip_unreadable: 1 is not allowed: input should be a valid boolean",
         ),
         (
             "device: cpu             #",
@@ -202,7 +218,7 @@ def test_a_missing_file_is_one_line(in_empty_folder: Path):
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "relu", "gelu"])
 def test_every_allowed_activation_can_be_built(params_file: Path, activation: str):
     change(params_file, "- sigmoid", f"- {activation}")
-    network = build(load_params().recipe.architecture)
+    network = build(load_params().recipe.architecture, 10)
     assert isinstance(network[5], ACTIVATIONS[activation])
 
 
@@ -213,7 +229,8 @@ def test_a_stage_refuses_a_slip_in_any_section_before_any_work(
     change(params_file, "tolerance: 1.0e-5", "tolerance: high")
     with pytest.raises(UserError, match=r"export\.tolerance: 'high' is not allowed"):
         run_stage(stage.main)
-    assert list(Path().iterdir()) == [Path("params.yaml")]
+    assert sorted(Path().iterdir()) == [Path("data"), Path("params.yaml")]
+    assert not Path("data/prepared").exists()
 
 
 def test_a_user_sees_one_line_and_no_traceback(project: Project):

@@ -16,7 +16,7 @@ from tests.samples import DATASET, store
 
 PATH = Path("data/prepared/train.safetensors")
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
-LABELS = np.arange(30, dtype=np.uint8) % 10
+LABELS = np.arange(30) % 10
 MEMORY = """
 import re, sys, torch
 from pathlib import Path
@@ -84,8 +84,8 @@ def test_a_large_set_is_never_whole_in_memory(tmp_path: Path):
 
 
 IMAGE = {"dtype": "U8", "shape": [1, 28, 28], "data_offsets": [0, 784]}
-LABEL = {"dtype": "U8", "shape": [1], "data_offsets": [784, 785]}
-ABOUT = {"dataset": DATASET, "sha256": hashlib.sha256(bytes(785)).hexdigest()}
+LABEL = {"dtype": "I64", "shape": [1], "data_offsets": [784, 792]}
+ABOUT = {"dataset": DATASET, "sha256": hashlib.sha256(bytes(792)).hexdigest()}
 
 
 def content(images: dict = IMAGE, labels: dict = LABEL, metadata: dict | None = None) -> bytes:
@@ -96,7 +96,7 @@ def content(images: dict = IMAGE, labels: dict = LABEL, metadata: dict | None = 
         "labels": labels,
     }
     text = json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + bytes(785)
+    return len(text).to_bytes(8, "little") + text + bytes(792)
 
 
 def write(content: bytes) -> None:
@@ -122,15 +122,15 @@ def test_a_file_of_another_safetensors_is_read(in_empty_folder: Path):
         content(IMAGE | {"shape": [1, 14, 56]}),
         content(IMAGE | {"shape": [784]}),
         content(IMAGE | {"dtype": "I8"}),
-        content(labels=LABEL | {"dtype": "I8"}),
+        content(labels=LABEL | {"dtype": "F64"}),
         content(labels=LABEL | {"shape": [1, 1]}),
         content(labels=LABEL | {"shape": []}),
         content(metadata={"other": ""}),
         content(metadata={"about": "{"}),
         content(metadata={"about": json.dumps(DATASET)}),
         content(metadata={"about": json.dumps({"dataset": DATASET})}),
-        content()[:-1] + b"\x01",  # a label
-        content()[:-785] + b"\x80" + bytes(784),  # a pixel
+        content()[:-8] + b"\x01" + bytes(7),  # a label
+        content()[:-792] + b"\x80" + bytes(791),  # a pixel
         content().replace(b'"labels"', b'"lables"'),
     ],
 )

@@ -7,6 +7,7 @@ import re
 import resource
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import threading
@@ -17,16 +18,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pooch
 import pytest
 import trustme
+import yaml
 
 from stages.common.errors import UserError
-from stages.datasets import download, mnist
+from stages.datasets import download, idx
+from stages.datasets.description import Description
 from tests.project import MIRROR, ROOT, Project, clean_environment, copy_of, needs_mnist
+from tests.samples import random_images
 
-CONTENT = {name: gzip.compress(name.encode() * 1000, mtime=0) for name in mnist.SHA256}
+MNIST = yaml.safe_load((ROOT / "data/mnist/dataset.yaml").read_text())
+CONTENT = {name: gzip.compress(name.encode() * 1000, mtime=0) for name in MNIST["files"]}
 FIRST = next(iter(CONTENT))
+STAND_IN = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -155,15 +162,17 @@ class Server:
         self.server.server_close()
 
 
-def fetched() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in mnist.fetch_files()}
+def fetched(name: str = "mnist", **changes: object) -> dict[str, bytes]:
+    """Return the files of a set like MNIST, of which the server has small stand-ins."""
+    description = Description(**MNIST | {"files": STAND_IN} | changes)
+    return {path.name: path.read_bytes() for path in idx.fetch_files(name, description)}
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the files are kept, in place of the user's cache folder. pooch does not wait."""
     folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setattr(mnist, "CACHE", folder)
+    monkeypatch.setattr(idx, "CACHE", folder)
     monkeypatch.setattr(pooch.core, "time", SimpleNamespace(sleep=lambda seconds: None))
     return folder / "mnist"
 
@@ -188,8 +197,6 @@ def server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Server]:
     """A mirror of small stand-ins for the four files, named and trusted by the environment."""
-    digests = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
-    monkeypatch.setattr(mnist, "SHA256", digests)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority_file))
     server = Server(authority, CONTENT)
     monkeypatch.setenv("MNIST_MIRROR", server.url)
@@ -219,7 +226,7 @@ def test_good_files_are_fetched_once(server: Server, cache: Path, behaviour: Ans
         (asked_too_often, "(HTTP 429)", 3),
         (html, "(no gzip file; perhaps a log-in page)", 1),
         (not_found, "HTTP 404", 1),
-        (endless, "sends more than 16,777,216 bytes", 1),
+        (endless, "sends more than 67,108,864 bytes", 1),
         (redirect_to_itself, "more than 5 redirects", 6),
         (redirect_to_http, "(not https, which is the only protocol allowed", 1),
     ],
@@ -232,12 +239,13 @@ def test_anything_else_is_refused_and_not_kept(
     with pytest.raises(UserError) as caught:
         fetched()
     message = str(caught.value)
-    assert message.startswith(f"MNIST's {FIRST} could not be had from {server.url} (")
+    assert message.startswith(f"mnist: {FIRST} could not be had from {server.url}/mnist (")
+    assert f", {server.url} (" in message
     assert reason in message
     assert "set MNIST_MIRROR=<" in message
     assert "dvc exp run -S prepare.dataset=digits" in message
     assert "\n" not in message
-    assert len(server.requests) == attempts
+    assert len(server.requests) == 2 * attempts
     assert list(cache.iterdir()) == []
 
 
@@ -291,7 +299,7 @@ def test_a_damaged_cache_is_fetched_anew(server: Server, cache: Path, content: b
     (cache / FIRST).write_bytes(content)
     server.requests.clear()
     assert fetched() == CONTENT
-    assert server.requests == [f"/{FIRST}"]
+    assert server.requests == [f"/mnist/{FIRST}"]
     assert (cache / FIRST).read_bytes() == CONTENT[FIRST]
 
 
@@ -299,12 +307,20 @@ def test_a_source_that_fails_is_not_asked_first_again(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("MNIST_MIRROR")
-    monkeypatch.setattr(mnist, "MIRRORS", (f"{server.url}/dead", f"{server.url}/alive"))
     server.answer = lambda handler, body: (not_found if handler.path.startswith("/dead") else good)(
         handler, body
     )
-    assert fetched() == CONTENT
+    assert fetched(urls=[f"{server.url}/dead", f"{server.url}/alive"]) == CONTENT
     assert [path.split("/")[1] for path in server.requests] == ["dead", *["alive"] * 4]
+
+
+def test_a_mirror_has_a_folder_for_each_set(server: Server):
+    assert fetched("letters") == CONTENT
+    assert {path.rpartition("/")[0] for path in server.requests} == {"/letters"}
+    server.answer = not_found
+    with pytest.raises(UserError) as caught:
+        fetched("more-letters")
+    assert f"from {server.url}/more-letters (HTTP 404); set MNIST_MIRROR" in str(caught.value)
 
 
 @pytest.fixture
@@ -319,7 +335,9 @@ def test_a_server_that_is_not_there(nobody: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MNIST_MIRROR", f"https://{nobody}/mnist")
     with pytest.raises(UserError) as caught:
         fetched()
-    assert f"could not be had from https://{nobody}/mnist (no connection)" in str(caught.value)
+    assert f"could not be had from https://{nobody}/mnist/mnist (no connection)" in str(
+        caught.value
+    )
 
 
 def test_a_password_is_sent_and_never_shown(server: Server, monkeypatch: pytest.MonkeyPatch):
@@ -333,8 +351,8 @@ def test_a_password_is_sent_and_never_shown(server: Server, monkeypatch: pytest.
     monkeypatch.setenv("MNIST_MIRROR", server.url.replace("//", "//user:secret@"))
     with pytest.raises(UserError) as caught:
         fetched()
-    assert sent == [f"Basic {base64.b64encode(b'user:secret').decode()}"]
-    assert f"could not be had from {server.url} (HTTP 401)" in str(caught.value)
+    assert sent == [f"Basic {base64.b64encode(b'user:secret').decode()}"] * 2
+    assert f"could not be had from {server.url}/mnist (HTTP 401)" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +378,7 @@ def test_a_proxy_that_is_not_there(server: Server, nobody: str, monkeypatch: pyt
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:secret@{nobody}")
     with pytest.raises(UserError) as caught:
         fetched()
-    assert f"could not be had from {server.url} (no connection)" in str(caught.value)
+    assert f"could not be had from {server.url}/mnist (no connection)" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert server.requests == []
 
@@ -412,7 +430,7 @@ def test_a_server_that_falls_silent_is_not_waited_for(
     server.answer = behaviour
     with pytest.raises(UserError, match=reason):
         fetched()
-    assert len(server.requests) == attempts
+    assert len(server.requests) == 2 * attempts
 
 
 def test_a_server_that_never_ends_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch):
@@ -431,14 +449,14 @@ def test_a_server_that_never_ends_is_given_up(server: Server, monkeypatch: pytes
     with pytest.raises(UserError, match=r"took more than 0\.5 s"):
         fetched()
     assert time.monotonic() - start < 5
-    assert len(server.requests) == 1
+    assert len(server.requests) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_named(
     server: Server, in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     Path("file").touch()
-    monkeypatch.setattr(mnist, "CACHE", in_empty_folder / "file" / "below a file")
+    monkeypatch.setattr(idx, "CACHE", in_empty_folder / "file" / "below a file")
     with pytest.raises(OSError, match="file/below a file") as caught:
         fetched()
     assert caught.value.filename is not None  # so errors.run tells it in one line
@@ -464,13 +482,13 @@ def test_a_full_disk_is_not_taken_for_a_fault_of_the_server(
 
 def test_to_fetch_fails_with_2_and_is_not_needed_for_digits(project: Project):
     """As `make data` does, by which a team goes offline."""
-    command = [sys.executable, "-m", "stages.datasets.mnist"]
+    command = [sys.executable, "-m", "stages.datasets.idx"]
     environment = clean_environment(project.folder.parent) | {"MNIST_MIRROR": "/nowhere"}
     options = {"cwd": project.folder, "env": environment, "capture_output": True, "text": True}
     result = subprocess.run(command, check=False, **options)
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(
-        rf"error: MNIST's {FIRST} could not be had from /nowhere .*\n", result.stderr
+        rf"error: mnist: {FIRST} could not be had from /nowhere/mnist .*\n", result.stderr
     )
     project.edit("params.yaml", "dataset: mnist", "dataset: digits")
     result = subprocess.run(command, check=False, **options)
@@ -481,13 +499,13 @@ def test_to_fetch_fails_with_2_and_is_not_needed_for_digits(project: Project):
 @needs_mnist
 def test_a_second_clone_needs_no_source(project: Project, tmp_path: Path):
     """The cache is the user's, not the clone's."""
-    command = ("python", "-m", "stages.datasets.mnist")
+    command = ("python", "-m", "stages.datasets.idx")
     second = copy_of(project, tmp_path / "second")
     second.run(*command, fails=True, MNIST_MIRROR="/nowhere")
     project.run(*command, MNIST_MIRROR=MIRROR)
     where = tmp_path / "cache/dvc-image-pipeline/mnist"
     assert second.run(*command, MNIST_MIRROR="/nowhere").startswith(
-        f"MNIST: the four files are in {where}, verified."
+        f"mnist: the four files are in {where}, verified."
     )
     assert project.git_status() == second.git_status() == ""
 
@@ -502,7 +520,7 @@ def test_prepare_over_https_gives_the_same_bytes_as_from_the_mirror(
 ):
     outputs = [f"data/prepared/{split}.safetensors" for split in ("train", "validation", "test")]
     monkeypatch.setenv("MNIST_MIRROR", MIRROR)
-    server = Server(authority, fetched())
+    server = Server(authority, fetched(files=MNIST["files"]))
     try:
         project.run(
             *("python", "-m", "stages.prepare"),
@@ -519,10 +537,52 @@ def test_prepare_over_https_gives_the_same_bytes_as_from_the_mirror(
 
 @needs_mnist
 def test_load_gives_the_official_sets(in_empty_folder: Path):
-    (images, labels), (test_images, test_labels) = mnist.load()
-    assert (images.shape, test_images.shape) == ((60_000, 28, 28), (10_000, 28, 28))
-    assert {part.dtype.name for part in (images, labels, test_images, test_labels)} == {"uint8"}
+    images, labels, test = idx.load("mnist", Description(**MNIST))
+    assert (images.shape, images.dtype, labels.dtype) == ((70_000, 28, 28), np.uint8, np.int64)
+    assert test.tolist() == [False] * 60_000 + [True] * 10_000
     # What the MNIST page and torchvision's users know: the first labels, and the mean ink of 0.1307.
     assert labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert test_labels[:5].tolist() == [7, 2, 1, 0, 4]
-    assert round(images.mean() / 255, 4) == 0.1307
+    assert labels[60_000:60_005].tolist() == [7, 2, 1, 0, 4]
+    assert round(images[~test].mean() / 255, 4) == 0.1307
+
+
+def idx_files(images: np.ndarray, labels: np.ndarray) -> tuple[bytes, bytes]:
+    """Return images uint8 [N, height, width] and labels as two files in MNIST's form."""
+    return tuple(
+        gzip.compress(struct.pack(f">{1 + one.ndim}I", 2048 + one.ndim, *one.shape) + one.tobytes())
+        for one in (images, labels.astype(np.uint8))
+    )
+
+
+@pytest.mark.parametrize(
+    "case", [(28, 3, ""), (28, 2, "up to 2"), (14, 3, r"images \(6, 14, 14\)")]
+)
+def test_a_further_set_of_this_form_needs_no_code(
+    server: Server,
+    authority: trustme.CA,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[int, int, str],
+):
+    """As Fashion-MNIST and KMNIST, of which only the descriptions are here."""
+    side, classes, reason = case
+    images = random_images(9).numpy()[:, :side, :side]
+    labels = np.arange(9) % 3
+    contents = (*idx_files(images[:6], labels[:6]), *idx_files(images[6:], labels[6:]))
+    files = dict(zip(MNIST["files"], contents, strict=True))
+    other = Server(authority, files)
+    monkeypatch.setenv("MNIST_MIRROR", other.url)
+    description = Description(
+        **MNIST
+        | {
+            "classes": [f"class {label}" for label in range(classes)],
+            "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+        }
+    )
+    if reason:
+        with pytest.raises(UserError, match=rf"^data/letters/dataset\.yaml: .*{reason}"):
+            idx.load("letters", description)
+    else:
+        found = idx.load("letters", description)
+        for one, expected in zip(found, (images, labels, np.arange(9) >= 6), strict=True):
+            assert np.array_equal(one, expected)
+    other.stop()

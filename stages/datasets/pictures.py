@@ -1,4 +1,4 @@
-"""Any picture of one digit, brought to MNIST's form: photographs, scans, drawings, screenshots."""
+"""Any picture, brought to 28 x 28 grey pixels: photographs, scans, drawings, screenshots."""
 
 import warnings
 from pathlib import Path
@@ -9,6 +9,7 @@ from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from stages.common.errors import UserError
+from stages.common.params import Layout
 from stages.datasets.layout import to_mnist_form
 
 # The formats that people have, by decoders that are fuzzed a lot; Pillow knows some forty more.
@@ -21,8 +22,10 @@ Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 SIDE = 256  # pixels: larger pictures are averaged down to it, which also takes noise away
-SMALL = 32  # pixels: below it, what varies along the border is a digit cut out, not uneven light
+SMALL = 32  # pixels: below it, what varies along the border is a drawing cut out, not uneven light
 MIN_CONTRAST = 24  # of 255, between ink and paper; noise and JPEG's blocks stay below
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+MOST_PARTS = 100  # more are a texture, in which nothing is looked for
 STROKE = 2.0  # pixels in MNIST's box of 20 x 20: thinner strokes would fade when scaled down
 
 
@@ -30,35 +33,55 @@ class PictureError(UserError):
     """A picture that cannot be read. The message does not name the file."""
 
 
-class NoDigitError(PictureError):
+class EmptyPictureError(PictureError):
     """A picture without anything that differs from the paper."""
 
 
-def read_picture(source: Path | BinaryIO) -> np.ndarray:
-    """Read a picture of one digit and lay it out as MNIST does, uint8 [28, 28], 0 is paper.
+def read_picture(source: Path | BinaryIO, layout: Layout) -> np.ndarray:
+    """Read a picture and lay it out, uint8 [28, 28].
 
     Any size, colour, depth and polarity; what is transparent shows white paper.
 
     Raises:
-        NoDigitError: there is nothing on it.
+        EmptyPictureError: there is nothing on it; with the layout "mnist" only.
         PictureError: not a picture of `FORMATS`, damaged, or larger than `MAX_PIXELS`.
         OSError: the file cannot be opened.
     """
-    return to_digit(_decode(source))
+    colours = _decode(source)
+    return to_drawing(colours) if layout == "mnist" else to_whole(colours)
 
 
-def to_digit(colours: np.ndarray) -> np.ndarray:
-    """Lay out the digit in a picture, float32 [height, width, channels] in [0, 255], as MNIST does.
+def to_whole(colours: np.ndarray) -> np.ndarray:
+    """Scale a picture, float32 [height, width, 1 or 3] in [0, 255], to grey uint8 [28, 28].
+
+    It is centred in a square of its border's grey. Where that is light, light and dark change places:
+    0 is background.
+    """
+    grey = colours @ np.float32(LUMA if colours.shape[2] == 3 else [1])
+    height, width = grey.shape
+    border = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
+    square = np.full((max(height, width),) * 2, border, np.float32)
+    top, left = (square.shape[0] - height) // 2, (square.shape[0] - width) // 2
+    square[top : top + height, left : left + width] = grey
+    scaled = Image.fromarray(np.rint(square).astype(np.uint8)).resize(
+        (28, 28), Image.Resampling.BICUBIC
+    )
+    found = np.asarray(scaled)
+    return 255 - found if border > 127 else found
+
+
+def to_drawing(colours: np.ndarray) -> np.ndarray:
+    """Lay out what is drawn on a picture, float32 [height, width, channels] in [0, 255], as MNIST does.
 
     Returns uint8 [28, 28], 0 is paper, 255 is ink.
 
     Raises:
-        NoDigitError: there is no contrast.
+        EmptyPictureError: there is no contrast.
     """
     ink = _ink(colours)
     if ink.shape == (28, 28) and _is_mnist_form(ink):
         return np.clip(ink, 0, 255).round().astype(np.uint8)
-    return to_mnist_form(_thicken(_crop(_only_digit(_separate(ink)))))
+    return to_mnist_form(_thicken(_crop(_only_drawing(_separate(ink)))))
 
 
 def _decode(source: Path | BinaryIO) -> np.ndarray:
@@ -118,7 +141,7 @@ def _ink(colours: np.ndarray) -> np.ndarray:
     that dark on light, light on dark and one colour on another are all the same.
 
     Raises:
-        NoDigitError: nothing differs from the paper.
+        EmptyPictureError: nothing differs from the paper.
     """
     difference = colours - _paper(colours)
     square = (difference**2).sum(axis=2)
@@ -126,7 +149,7 @@ def _ink(colours: np.ndarray) -> np.ndarray:
     direction = (square[..., None] * difference).sum(axis=(0, 1))
     length = np.linalg.norm(direction)
     if length == 0:
-        raise NoDigitError("no digit found: all of it is one colour")
+        raise EmptyPictureError("nothing on it: all of it is one colour")
     # A difference of 255 in all channels is to be 255.
     return difference @ (direction / length) / np.sqrt(difference.shape[2])
 
@@ -144,8 +167,8 @@ def _paper(colours: np.ndarray) -> np.ndarray:
     low, high = np.percentile(edge - paper, (10, 90))
     if max(height, width) < SMALL or high - low <= 0.1 * np.abs(colours - paper).max():
         return paper
-    # A quadratic surface, by least absolute deviations: a digit that touches the border does not bend
-    # it. First through the border, then through all that turns out to be paper; of a sample of pixels.
+    # A quadratic surface, by least absolute deviations: what touches the border does not bend it. First
+    # through the border, then through all that turns out to be paper; of a sample of pixels.
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1).astype(np.float32)
     sample = np.s_[:: max(1, height // 48), :: max(1, width // 48)]
@@ -159,7 +182,7 @@ def _paper(colours: np.ndarray) -> np.ndarray:
             weights = 1 / (1 + np.abs(basis @ surface - levels).mean(axis=1, keepdims=True))
         distance = np.abs(colours[sample] - terms[sample] @ surface).mean(axis=2)
         chosen = distance < _otsu(distance)
-    # The border of a digit cut out may be dark too: then one colour explains more of the picture.
+    # The border of a drawing cut out may be dark too: then one colour explains more of the picture.
     near = 0.1 * np.abs(colours - paper).max()
     lit = np.abs(colours - terms @ surface).mean(axis=2) < near
     plain = np.abs(colours - paper).mean(axis=2) < near
@@ -197,37 +220,38 @@ def _separate(ink: np.ndarray) -> np.ndarray:
     threshold = _otsu(ink)
     full = float(np.median(ink[ink >= threshold]))
     if full < MIN_CONTRAST:
-        raise NoDigitError("no digit found: hardly any contrast")
+        raise EmptyPictureError("nothing on it: hardly any contrast")
     paper = ink[ink < threshold]
     noise = 1.5 * float(np.median(np.abs(paper)))  # about one standard deviation
     zero = min(max(3 * noise, 0.05 * full), threshold)
     return (np.clip((ink - zero) / (full - zero), 0, 1) * 255).astype(np.uint8)
 
 
-def _only_digit(ink: np.ndarray) -> np.ndarray:
-    """Take away what is beside a digit, uint8 [height, width]: specks, a frame, dark edges."""
+def _only_drawing(ink: np.ndarray) -> np.ndarray:
+    """Take away what is beside a drawing, uint8 [height, width]: specks, a frame, dark edges."""
     parts, count = ndimage.label(ink > 64, np.ones((3, 3)))
     if count == 1:
         return ink
     mass = np.bincount(parts.ravel(), ink.ravel())
     boxes = [None, *ndimage.find_objects(parts)]  # the 0 in `parts` is paper
-    digit = list(range(1, count + 1))
-    # What touches the picture's edge, or surrounds another part, is the digit only where that other
-    # part is no more than the flag of a 5, or a dot in a 0.
-    inside = [part for part in digit if not _touches_edge(boxes[part], ink.shape)]
+    drawing = list(range(1, count + 1))
+    # What touches the picture's edge, or surrounds another part, is drawn only where that other part is
+    # no more than the flag of a 5, or a dot in a 0.
+    inside = [part for part in drawing if not _touches_edge(boxes[part], ink.shape)]
     if max(mass[inside], default=0) > 0.3 * max(mass[1:]):
-        digit = inside
-    largest = max(mass[digit])
-    digit = [part for part in digit if mass[part] > 0.05 * largest]
+        drawing = inside
+    largest = max(mass[drawing])
+    drawing = [part for part in drawing if mass[part] > 0.05 * largest]
     framed = [
         part
-        for part in digit
-        if any(
+        for part in drawing
+        if len(drawing) <= MOST_PARTS
+        and any(
             _surrounds(boxes[other], boxes[part]) and mass[part] > 0.3 * mass[other]
-            for other in digit
+            for other in drawing
         )
     ]
-    return np.where(np.isin(parts, framed or digit), ink, 0)
+    return np.where(np.isin(parts, framed or drawing), ink, 0)
 
 
 def _touches_edge(box: tuple[slice, slice], shape: tuple[int, int]) -> bool:

@@ -1,0 +1,52 @@
+"""data/NAME/dataset.yaml: what a published set of images is, and where it comes from."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from stages.common.params import Layout, Section, read_checked
+
+DATA = Path("data")
+NAME = "dataset.yaml"
+MOST_CLASSES = 1000
+FILES = {  # of a set in MNIST's form, by what they hold
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+}
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Description(Section):
+    title: Text
+    kind: Literal["idx", "digits"]  # MNIST's four files, or scikit-learn's embedded digits
+    classes: Annotated[list[Text], Field(min_length=2, max_length=MOST_CLASSES)]
+    layout: Layout
+    urls: list[Annotated[str, Field(pattern="^https://")]] = Field(default=[])
+    files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default={})  # SHA-256
+    licence: Text
+    source: Text
+    cite: Text
+
+    @model_validator(mode="after")
+    def _what_is_downloaded_is_known(self) -> "Description":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes: {self.classes} has a name twice")
+        if self.kind == "idx" and (set(self.files) != FILES or not self.urls):
+            raise ValueError(
+                f"kind: idx needs urls, and files with the SHA-256 of {', '.join(sorted(FILES))}"
+            )
+        return self
+
+
+def read_description(name: str) -> Description | None:
+    """Return what data/NAME/dataset.yaml says; None if there is no such file.
+
+    Raises:
+        UserError: it is not what it should be.
+    """
+    path = DATA / name / NAME
+    return read_checked(path, Description) if path.exists() else None

@@ -1,0 +1,110 @@
+"""Published sets in MNIST's form: four files, downloaded, and known by their checksums.
+
+Run as a module (`make data`) it only checks the parameters and fetches the files, for instance before
+going offline. Its exit code is 2 if no source has them.
+"""
+
+import gzip
+import os
+import tempfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from stages.common import errors
+from stages.common.errors import UserError
+from stages.common.params import load_params
+from stages.datasets.description import Description, read_description
+from stages.datasets.download import CACHE, SourceError, fetch
+from stages.datasets.torchvision_import import import_datasets
+
+MIRROR_VARIABLE = "MNIST_MIRROR"
+
+
+class NoSourceError(UserError):
+    """A set is nowhere to be had."""
+
+    exit_code = 2
+
+
+def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the images uint8 [N, 28, 28], labels int64 [N], and which are of the test set, bool [N].
+
+    0 is paper, 255 is ink.
+
+    Raises:
+        NoSourceError: a file is neither in the cache nor to be had from any source.
+        UserError: a file is not in MNIST's form.
+    """
+    files = {path.name: path for path in fetch_files(name, description)}
+    mnist = import_datasets().mnist
+
+    def read(part: str) -> tuple[np.ndarray, np.ndarray]:
+        with tempfile.TemporaryDirectory() as folder:
+            for path in (
+                files[f"{part}-images-idx3-ubyte.gz"],
+                files[f"{part}-labels-idx1-ubyte.gz"],
+            ):
+                Path(folder, path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+            images = mnist.read_image_file(f"{folder}/{part}-images-idx3-ubyte").numpy()
+            return images, mnist.read_label_file(f"{folder}/{part}-labels-idx1-ubyte").numpy()
+
+    try:
+        (images, labels), (test_images, test_labels) = read("train"), read("t10k")
+        for some, those in ((images, labels), (test_images, test_labels)):
+            if some.shape != (len(those), 28, 28) or those.max() >= len(description.classes):
+                raise ValueError(f"images {some.shape}, labels {those.shape} up to {those.max()}")
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AssertionError,
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:
+        raise UserError(
+            f"data/{name}/dataset.yaml: its files are not in MNIST's form ({error})"
+        ) from None
+    test = np.repeat([False, True], [len(labels), len(test_labels)])
+    return np.concatenate([images, test_images]), np.concatenate([labels, test_labels]), test
+
+
+def fetch_files(name: str, description: Description) -> list[Path]:
+    """Return the paths of the four verified files in the user's cache folder.
+
+    What is not there comes from the folder or https server that the environment names in MNIST_MIRROR,
+    which holds a folder for each set, or MNIST's files themselves; without it, from the set's URLs.
+
+    Raises:
+        NoSourceError: no source has a file; the line names each of them and the ways out.
+    """
+    sources = list(description.urls)
+    mirror = os.environ.get(MIRROR_VARIABLE)
+    if mirror:
+        sources = [f"{mirror.rstrip('/')}/{name}"] + ([mirror] if name == "mnist" else [])
+    try:
+        return [
+            fetch(file, sha256, sources, CACHE / name) for file, sha256 in description.files.items()
+        ]
+    except SourceError as error:
+        raise NoSourceError(
+            f"{name}: {error}; set {MIRROR_VARIABLE}=<folder or https URL that holds {name}/ with its "
+            "four .gz files>, or use the embedded digits: dvc exp run -S prepare.dataset=digits"
+        ) from None
+
+
+def main() -> None:
+    name = load_params().prepare.dataset
+    description = read_description(name)
+    if description and description.kind == "idx":
+        print(
+            f"{name}: the four files are in {fetch_files(name, description)[0].parent}, verified."
+        )
+    else:
+        print(f"params.yaml: prepare.dataset is {name}: nothing to download.")
+
+
+if __name__ == "__main__":
+    errors.run(main)

@@ -1,0 +1,54 @@
+"""What a data set looks like: numbers for `dvc metrics diff`, and a sheet of samples."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stages.datasets.dataset import Dataset
+from stages.drawing.sheet import draw_sheet
+
+MOST_ROWS = 30  # classes on the sheet
+COLUMNS = 10
+AT_ONCE = 10_000  # images; bounds memory
+
+
+def summarise(dataset: Dataset, parts: dict[Path, np.ndarray]) -> dict:
+    """Return the numbers of each part, by its name, whose indices are int64 [n]."""
+    summary = {
+        "classes": len(dataset.about["classes"]),
+        "equal_images": int((dataset.first != np.arange(len(dataset.first))).sum()),
+        "unreadable_images": dataset.unreadable,
+    }
+    return summary | {path.stem: _numbers(dataset, indices) for path, indices in parts.items()}
+
+
+def _numbers(dataset: Dataset, indices: np.ndarray) -> dict:
+    each = np.bincount(dataset.labels[indices], minlength=len(dataset.about["classes"]))
+    counts = np.zeros(256, np.int64)  # of grey levels: sums of whole numbers are exact
+    for some in np.array_split(indices, -(-len(indices) // AT_ONCE) or 1):
+        counts += np.bincount(dataset.images[some].ravel(), minlength=256)
+    levels, pixels = np.arange(256), max(1, int(counts.sum()))
+    mean = int(counts @ levels) / pixels
+    variance = int(counts @ levels**2) / pixels - mean**2
+    return {
+        "images": len(indices),
+        "smallest_class": int(each.min()),
+        "largest_class": int(each.max()),
+        "pixel_mean": mean,
+        "pixel_deviation": max(0.0, variance) ** 0.5,
+    }
+
+
+def draw_samples(dataset: Dataset, indices: np.ndarray) -> bytes:
+    """Return a PNG with a row for each class, the first of its images at `indices`.
+
+    Of more than 30 classes it shows the first 30.
+    """
+    images, captions = [], []
+    for label, name in enumerate(dataset.about["classes"][:MOST_ROWS]):
+        of_class = indices[dataset.labels[indices] == label][:COLUMNS]
+        row = [dataset.images[index] for index in of_class]
+        row += [np.zeros((28, 28), np.uint8)] * (COLUMNS - len(row))
+        images += row
+        captions += [(name,)] + [("",)] * (COLUMNS - 1)
+    return draw_sheet(images, captions, COLUMNS)
