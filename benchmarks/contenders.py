@@ -21,20 +21,28 @@ def write_images(folder: Path, dataset: str) -> None:
     """Write MNIST, or the embedded digits, as torchvision's and as the pipeline's files."""
     from stages.common.files import whole_files
     from stages.common.splits import TEST, TRAIN, save_split
-    from stages.datasets import digits, mnist
+    from stages.datasets import digits, idx
+    from stages.datasets.description import read_description
 
-    sets = mnist.load() if dataset == "mnist" else digits.load(seed=0)
+    description = read_description(dataset)
+    images, labels, test = (
+        idx.load(dataset, description) if dataset == "mnist" else digits.load(seed=0)
+    )
+    about = {"classes": description.classes}
+    sets = [(images[part], labels[part]) for part in (~test, test)]
     os.chdir(folder)
     raw = Path("MNIST/raw")
     raw.mkdir(parents=True)
     for split, path, (images, labels) in zip(IDX_NAMES, (TRAIN, TEST), sets, strict=True):
         with whole_files() as outputs:
-            save_split(outputs, path, images, labels, {})
+            save_split(outputs, path, images, labels, about)
         # The header of the IDX format: 2,048 + the number of axes, then their lengths.
         header = struct.pack(">4I", 2051, *images.shape)
         (raw / f"{IDX_NAMES[split]}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         header = struct.pack(">2I", 2049, *labels.shape)
-        (raw / f"{IDX_NAMES[split]}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+        (raw / f"{IDX_NAMES[split]}-labels-idx1-ubyte").write_bytes(
+            header + labels.astype("uint8").tobytes()
+        )
 
 
 def published(epochs: int) -> Iterator[tuple[float, float, float | None]]:
@@ -102,7 +110,7 @@ def recipe(
     params = params.model_copy(update={"epochs": epochs or params.epochs})
     train = loop.train if plain else FASTER[params.network]
     fix_randomness(seed)
-    network = build(params.architecture)
+    network = build(params.architecture, 10)
     test = load_split(TEST)
     started = time.perf_counter()
     for epoch, _ in enumerate(train(network, load_split(TRAIN), params, seed), start=1):

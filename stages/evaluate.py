@@ -1,4 +1,4 @@
-"""Score the trained network on the official test set."""
+"""Score the trained network on the test set."""
 
 if __name__ == "__main__":
     from stages.common.frame import run
@@ -30,15 +30,19 @@ def main(stage: Stage) -> None:
 
     logits = predict_batches(network, test.images, params.batch_size)
     predicted = logits.argmax(dim=1)
-    metrics = score(logits, test.labels)
+    metrics = score(logits, test.labels, test.classes)
     classes, bins = metrics.pop("per_class"), metrics.pop("calibration")
 
     outputs = stage.outputs
-    predictions = zip(test.labels.tolist(), predicted.tolist(), strict=True)
+    predictions = (
+        (test.classes[actual], test.classes[other])
+        for actual, other in zip(test.labels.tolist(), predicted.tolist(), strict=True)
+    )
     outputs.write_csv(PREDICTIONS, ("actual", "predicted"), predictions)
     outputs.write_csv(PER_CLASS, classes[0], (row.values() for row in classes))
     outputs.write_csv(CALIBRATION, bins[0], (row.values() for row in bins))
-    outputs.write_csv(CONFUSIONS, ("pair", "images"), worst_confusions(predicted, test.labels))
+    confusions = worst_confusions(predicted, test.labels, test.classes)
+    outputs.write_csv(CONFUSIONS, ("pair", "images"), confusions)
     outputs.write_bytes(MISTAKES, gallery(test, logits))
     outputs.write_json(METRICS, metrics)
     print(f"Test accuracy: {metrics['accuracy']:.2%}, loss: {metrics['loss']:.6f}")

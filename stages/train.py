@@ -59,7 +59,7 @@ def main(stage: Stage) -> None:
     training, validation = load_split(TRAIN), load_split(VALIDATION)
 
     fix_randomness(seed)
-    network = build(recipe.architecture).to(device)
+    network = build(recipe.architecture, len(training.classes)).to(device)
     train = FASTER[recipe.network] if device.type == "cpu" else loop.train
     rows, metrics = [], {}
     for epoch, result in enumerate(train(network, training, recipe, seed), start=1):

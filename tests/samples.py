@@ -10,7 +10,14 @@ from stages.common.files import Outputs, whole_files
 from stages.common.splits import Split, load_split, save_split
 from stages.common.stage import Stage
 
-DATASET = {"name": "of a test", "sha256": "0" * 64}
+CLASSES = list("0123456789")
+DATASET = {
+    "name": "of a test",
+    "title": "Of a test",
+    "classes": CLASSES,
+    "layout": "mnist",
+    "sha256": "0" * 64,
+}
 TRAINING = {
     "dataset": DATASET,
     "images": 0,
@@ -51,7 +58,7 @@ def write(function: Callable[[Outputs], None]) -> None:
 
 def store(path: Path, images: torch.Tensor, labels: torch.Tensor) -> None:
     """Store images uint8 [N, 28, 28] and labels, any int [N], as the prepare stage does."""
-    arrays = images.numpy(), labels.to(torch.uint8).numpy()
+    arrays = images.numpy(), labels.long().numpy()
     write(lambda outputs: save_split(outputs, path, *arrays, DATASET))
 
 

@@ -12,7 +12,7 @@ from stages.evaluation.confusions import worst_confusions
 from stages.network.checkpoint import save_network
 from stages.network.inference import predict_batches
 from stages.network.networks import build
-from tests.samples import NETWORK, TRAINING, random_images, run_stage, store, write
+from tests.samples import CLASSES, NETWORK, TRAINING, random_images, run_stage, store, write
 
 IMAGES = random_images(25)
 
@@ -21,7 +21,7 @@ def test_evaluate_scores_the_stored_network_on_the_test_set(
     params_file: Path, capsys: pytest.CaptureFixture[str]
 ):
     torch.manual_seed(0)
-    network = build(NETWORK)
+    network = build(NETWORK, 10)
     write(lambda outputs: save_network(outputs, network, NETWORK, TRAINING))
     predicted = predict_batches(network, IMAGES, batch_size=25).argmax(dim=1)
     labels = predicted.clone()
@@ -48,9 +48,9 @@ def test_evaluate_scores_the_stored_network_on_the_test_set(
     assert empty
     assert all(row["confidence"] == row["accuracy"] == "" for row in empty)
     pairs = {(row["pair"], int(row["images"])) for row in table("confusions")}
-    assert pairs == set(worst_confusions(predicted, labels.to(torch.uint8)))
+    assert pairs == set(worst_confusions(predicted, labels, CLASSES))
     assert all(
-        f"{actual} read as {said}" in {pair for pair, _ in pairs}
+        f"{actual} taken for {said}" in {pair for pair, _ in pairs}
         for actual, said in zip(labels[:5].tolist(), predicted[:5].tolist(), strict=True)
     )
     assert capsys.readouterr().out == f"Test accuracy: 80.00%, loss: {metrics['loss']:.6f}\n"

@@ -41,7 +41,7 @@ CONVOLUTIONAL = {
 def lay_out(description: dict) -> None:
     """Store what export reads: a network (untrained), a training and a test set of 25 images."""
     torch.manual_seed(0)
-    network = build(description)
+    network = build(description, 10)
     write(lambda outputs: save_network(outputs, network, description, TRAINING))
     for path in (TRAIN, TEST):
         store(path, IMAGES, torch.arange(25) % 10)
@@ -69,7 +69,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def eager(folder: Path) -> np.ndarray:
     """Return what the stored network itself says of the images."""
-    network = build(json.loads((folder / "models/network.json").read_text())["network"])
+    network = build(json.loads((folder / "models/network.json").read_text())["network"], 10)
     weights = torch.load(folder / "models/model_weights.pth", weights_only=True)
     network.load_state_dict(weights)
     with torch.no_grad():
@@ -210,7 +210,7 @@ def test_a_refused_model_leaves_the_earlier_files(
         if damage == "no model":
             return b"damaged"
         torch.manual_seed(1)
-        network = nn.Sequential(build(NETWORK), nn.Softmax(dim=1)).eval()
+        network = nn.Sequential(build(NETWORK, 10), nn.Softmax(dim=1)).eval()
         return write_torchscript(replace(classifier, network=network))
 
     forms = [replace(FORMATS[0], write=damaged), *FORMATS[1:]]

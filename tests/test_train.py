@@ -65,7 +65,7 @@ def test_the_seed_draws_the_initial_weights_too(prepared: Path):
     stored, _ = load_network()
     recipe = load_params().recipe
     torch.manual_seed(7)
-    network = build(recipe.architecture)
+    network = build(recipe.architecture, 10)
     list(feed_forward.train(network, load_split(TRAIN), recipe, seed=7))
     for name, values in network.state_dict().items():
         assert torch.equal(stored.state_dict()[name], values)

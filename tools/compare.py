@@ -21,11 +21,11 @@ WORKSPACE = "workspace"
 
 
 class Predictions(NamedTuple):
-    """What one revision's network said of each test image: the digits 0 to 9, in the set's order."""
+    """What one revision's network said of each test image: names of classes, in the set's order."""
 
     revision: str
-    actual: list[int]
-    predicted: list[int]
+    actual: list[str]
+    predicted: list[str]
 
 
 def read_predictions(revision: str) -> Predictions:
@@ -37,14 +37,12 @@ def read_predictions(revision: str) -> Predictions:
     try:
         text = dvc.api.read(PREDICTIONS, rev=None if revision == WORKSPACE else revision)
         rows = list(csv.DictReader(text.splitlines()))
-        actual, predicted = (
-            [int(row[column]) for row in rows] for column in ("actual", "predicted")
-        )
+        actual, predicted = ([row[column] for row in rows] for column in ("actual", "predicted"))
     except (DvcException, SCMError, OSError) as error:
         raise ValueError(f"{revision}: {' '.join(str(error).split())}") from None
-    except (KeyError, TypeError, ValueError):
+    except KeyError:
         raise ValueError(
-            f"{revision}: {PREDICTIONS} has no integer columns actual and predicted; run `dvc repro`"
+            f"{revision}: {PREDICTIONS} has no columns actual and predicted; run `dvc repro`"
         ) from None
     return Predictions(revision, actual, predicted)
 
@@ -53,7 +51,7 @@ def compare(before: Predictions, after: Predictions) -> dict:
     """Compare two networks on the same N images.
 
     `accuracy` is in [0, 1], with Wilson's 95 % interval. `disagree` counts the images of which they
-    say different digits. `p_value` is that of the exact McNemar test (1947): were both networks
+    say different classes. `p_value` is that of the exact McNemar test (1947): were both networks
     equally good, an image that only one of them gets right would be either's with probability 1/2.
 
     Raises:

@@ -1,6 +1,7 @@
 """The model card: what the exported files are, measured, and how to use them."""
 
 import json
+import re
 
 from stages.common.params import ExportParams
 from stages.exporting.formats import FORMATS
@@ -10,6 +11,11 @@ EXAMPLE = """
 import numpy
 images = numpy.zeros((3, 1, 28, 28), "float32")  # three empty images
 print(classify(images).argmax(axis=1))"""
+SOURCES = {"source": "From", "licence": "Licence", "cite": "To be cited as"}
+LAYOUTS = {
+    "mnist": "light ink on black, scaled into 20 by 20 pixels, centred by its mass in 28 by 28.",
+    "resize": "grey, scaled to 28 by 28 pixels, on a dark background.",
+}
 
 
 def render(provenance: dict, scores: dict, sizes: list[dict], params: ExportParams) -> bytes:
@@ -20,8 +26,9 @@ def render(provenance: dict, scores: dict, sizes: list[dict], params: ExportPara
     """
     training, dataset = provenance["training"], provenance["training"]["dataset"]
     kind = provenance["network"]["network"].replace("_", "-")
+    classes = dataset["classes"]
     per_class = "\n".join(
-        f"| {row['class']} | {row['precision']:.2%} | {row['recall']:.2%} | "
+        f"| {_cell(row['class'])} | {row['precision']:.2%} | {row['recall']:.2%} | "
         f"{row['recall_low']:.2%} to {row['recall_high']:.2%} | {row['f1']:.4f} | {row['images']} |"
         for row in scores["per_class"]
     )
@@ -38,18 +45,23 @@ def render(provenance: dict, scores: dict, sizes: list[dict], params: ExportPara
     usage = "\n\n".join(
         f"`{one.file.name}`:\n\n```python\n{one.usage(one.file)}\n{EXAMPLE}\n```" for one in FORMATS
     )
-    return f"""# A classifier of single handwritten digits
+    return f"""# A classifier of images: {dataset["title"]}
 
 Written by the export stage from what it measured; `dvc repro` writes it anew.
 
-A {kind} network that takes images float32 [N, 1, 28, 28] in [0, 1] (0 is paper, 1 is ink; one digit,
-centred as in MNIST) and gives the probabilities float32 [N, 10] of the digits 0 to 9.
+A {kind} network that takes images float32 [N, 1, 28, 28] in [0, 1] (0 is background) and gives the
+probabilities float32 [N, {len(classes)}] of {len(classes)} classes, in this order:
+
+```json
+{json.dumps(classes, ensure_ascii=False)}
+```
 
 ## Data
 
 {dataset["name"]}: {training["images"]:,} images for training, {scores["images"]:,} for the test below,
 which had no part in the training. The SHA-256 of all images and labels is
 `{dataset["sha256"]}`.
+{"".join(f"{chr(10)}- {name}: {dataset[key]}" for key, name in SOURCES.items() if key in dataset)}
 
 ## Training
 
@@ -63,7 +75,7 @@ Recipe `{training["recipe"]}`, with these parameters:
 
 Accuracy {scores["accuracy"]:.2%}, loss {scores["loss"]:.4f} nats, macro F1 {scores["macro_f1"]:.4f}.
 
-| digit | precision | recall | 95 % interval of the recall | F1 | images |
+| class | precision | recall | 95 % interval of the recall | F1 | images |
 |---|--:|--:|:-:|--:|--:|
 {per_class}
 
@@ -78,10 +90,9 @@ probability is from the share of the answers that are right.
 
 ## Limits
 
-It knows single, centred, upright digits written by pen, in the form of the data above, and nothing
-else. Whatever it is shown, a letter or an empty page, it calls a digit, often with confidence. It was
-not tried on other writers, pens or cameras than those of the data; do not let it decide anything about
-people, money or safety.
+It knows images like those of the data above, and nothing else. Whatever it is shown, it names one of
+its classes, often with confidence. It was not tried on other people's pictures, pens or cameras than
+those of the data; do not let it decide anything about people, money or safety.
 
 ## Files
 
@@ -93,12 +104,17 @@ Before they were written here, each was run on the whole test set. The probabili
 {params.tolerance:.0e} of the network's, and the accuracy the same; that of int8, which depends on the
 processor, was lower by at most {params.max_accuracy_drop:.1%}.
 
-Each file holds its provenance (data, parameters, scores, versions): `{PROVENANCE}.json` among the extra
-files of PyTorch's formats, `{PROVENANCE}` in the metadata of ONNX.
+Each file holds its provenance (data, classes, parameters, scores, versions): `{PROVENANCE}.json` among
+the extra files of PyTorch's formats, `{PROVENANCE}` in the metadata of ONNX.
 
-Run these lines in the project's folder. A picture of a digit has first to be brought to the form of the
-data: light ink on black, scaled into a box of 20 by 20 pixels, centred by its mass in 28 by 28.
+Run these lines in the project's folder. A picture has first to be brought to the form of the data:
+{LAYOUTS[dataset["layout"]]}
 `python -m predict PICTURE` does that.
 
 {usage}
 """.encode()
+
+
+def _cell(text: str) -> str:
+    """Return a text as a cell of a table in Markdown shows it."""
+    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text)

@@ -14,7 +14,7 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
-from stages.common.splits import SIDE
+from stages.common.params import SIDE
 
 PROVENANCE = "provenance"  # the key, or the stem of a .json, under which each format keeps it
 
@@ -23,7 +23,9 @@ PROVENANCE = "provenance"  # the key, or the stem of a .json, under which each f
 class Classifier:
     """What the formats are written from."""
 
-    network: nn.Module  # in eval mode: images [N, 1, 28, 28] → probabilities [N, 10], both float32
+    network: (
+        nn.Module
+    )  # in eval mode: images [N, 1, 28, 28] → probabilities [N, classes], both float32
     provenance: dict
     calibration: torch.Tensor  # images float32 [n, 1, 28, 28] over which int8 takes its ranges
 

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from stages.common.errors import UserError
-from stages.common.params import ExportParams
-from stages.common.splits import SIDE, Split
+from stages.common.params import SIDE, ExportParams
+from stages.common.splits import Split
 from stages.exporting.formats import Format
 from stages.network.inference import accuracy
 from stages.network.pixels import to_input
@@ -41,7 +41,9 @@ class Trial(NamedTuple):
 
 
 def measure(form: Format, file: Path, test: Split, expected: torch.Tensor) -> Trial:
-    """Try a file on the test set; `expected` are the eager network's probabilities, float32 [N, 10].
+    """Try a file on the test set.
+
+    `expected` are the eager network's probabilities, float32 [N, classes].
 
     Raises:
         UserError: the file cannot be loaded or run.
@@ -51,7 +53,7 @@ def measure(form: Format, file: Path, test: Split, expected: torch.Tensor) -> Tr
 
 
 def probabilities(form: Format, file: Path, images: torch.Tensor) -> torch.Tensor:
-    """Return the probabilities float32 [N, 10] that a file gives images uint8 [N, 28, 28].
+    """Return the probabilities float32 [N, classes] that a file gives images uint8 [N, 28, 28].
 
     Raises:
         UserError: the file cannot be loaded or run.

@@ -44,8 +44,7 @@ def load_network() -> tuple[nn.Module, dict]:
     """
     try:
         record = json.loads(RECORD.read_text())
-        network = build(record["network"])
-        record["training"]["dataset"]  # which the model card tells
+        network = build(record["network"], len(record["training"]["dataset"]["classes"]))
         weights = WEIGHTS.read_bytes()
         if record["weights_sha256"] != sha256(weights):
             raise ValueError("the weights have another checksum")

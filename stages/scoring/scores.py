@@ -6,19 +6,18 @@ from scipy.stats import binned_statistic, binomtest
 from sklearn.metrics import precision_recall_fscore_support
 
 from stages.network.inference import accuracy, mean_loss
-from stages.network.networks import CLASSES
 
 BINS = 15  # of confidence, as in Guo et al.
 
 
-def score(logits: torch.Tensor, labels: torch.Tensor) -> dict:
-    """Return all scores of logits float32 [N, 10] against labels uint8 [N].
+def score(logits: torch.Tensor, labels: torch.Tensor, names: list[str]) -> dict:
+    """Return all scores of logits float32 [N, classes] against labels int64 [N].
 
     `accuracy` is in [0, 1], `loss` the mean cross-entropy in nats, `calibration_error` the expected
     calibration error in [0, 1], `macro_f1` the mean of the classes' F1, `images` N. `per_class` and
     `calibration` are the rows behind them.
     """
-    classes, bins = per_class(logits, labels), calibration(logits, labels)
+    classes, bins = per_class(logits, labels, names), calibration(logits, labels)
     gaps = [
         (row["right"] + row["wrong"]) * abs(row["accuracy"] - row["confidence"])
         for row in bins
@@ -28,23 +27,23 @@ def score(logits: torch.Tensor, labels: torch.Tensor) -> dict:
         "accuracy": accuracy(logits, labels),
         "loss": mean_loss(logits, labels),
         "calibration_error": sum(gaps) / len(labels),
-        "macro_f1": sum(row["f1"] for row in classes) / CLASSES,
+        "macro_f1": sum(row["f1"] for row in classes) / len(classes),
         "images": len(labels),
         "per_class": classes,
         "calibration": bins,
     }
 
 
-def per_class(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
+def per_class(logits: torch.Tensor, labels: torch.Tensor, names: list[str]) -> list[dict]:
     """Return precision, recall and F1 of each class, and Wilson's 95 % interval of its recall.
 
     What would be divided by nothing is 0; the interval of a class without images is [0, 1].
     """
     predicted = logits.argmax(dim=1).numpy()
     scores = precision_recall_fscore_support(
-        labels.numpy(), predicted, labels=range(CLASSES), zero_division=0
+        labels.numpy(), predicted, labels=range(len(names)), zero_division=0
     )
-    right = np.bincount(labels.numpy()[predicted == labels.numpy()], minlength=CLASSES)
+    right = np.bincount(labels.numpy()[predicted == labels.numpy()], minlength=len(names))
     rows = []
     for label, (precision, recall, f1, images) in enumerate(zip(*scores, strict=True)):
         low, high = 0.0, 1.0
@@ -53,7 +52,7 @@ def per_class(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
             low, high = interval
         rows.append(
             {
-                "class": label,
+                "class": names[label],
                 "precision": float(precision),
                 "recall": float(recall),
                 "recall_low": float(low),

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from stages.common.params import ConvolutionalRecipe
-from stages.common.splits import SIDE
+from stages.common.params import SIDE, ConvolutionalRecipe
 
 
 class Distortion(NamedTuple):

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from stages.common.params import FeedForwardRecipe
 from stages.common.splits import Split
-from stages.network.networks import CLASSES
 from stages.network.pixels import to_input
 from stages.training.loop import Result
 
@@ -113,9 +112,9 @@ class Batch(NamedTuple):
     """What one step takes in, n images."""
 
     inputs: Tensor  # float32 [n, 784] in [0, 1]
-    targets: Tensor  # float32 [n, 10]: minus the label's one-hot code, divided by n
+    targets: Tensor  # float32 [n, classes]: minus the label's one-hot code, divided by n
     masks: tuple[Tensor, ...]  # float32 [n, units] a hidden layer: 0 or 1 / (1 - dropout)
-    logits: Tensor  # float32 [n, 10], to be filled by the step
+    logits: Tensor  # float32 [n, classes], to be filled by the step
 
 
 class Layer(NamedTuple):
@@ -164,7 +163,7 @@ class Gradient:
         for name, bias in zip(activations, weights[1::2], strict=False):
             z, a, h, slope = buffers(4, len(bias))
             self._hidden.append(Hidden(ACTIVATIONS[name], z, a, h, slope, z.numpy(), h.numpy()))
-        [self._probabilities] = buffers(1, CLASSES)
+        [self._probabilities] = buffers(1, len(weights[-1]))
         self._scale = 1 / size
 
     def __call__(self, batch: Batch) -> None:
@@ -206,6 +205,7 @@ def train(
     """Train `network` in place, as `loop.train` does, on the CPU."""
     adam = Adam(network, recipe.learning_rate)
     weights, gradients = views(adam.values, network), views(adam.gradient, network)
+    classes = len(weights[-1])
     shuffle = torch.Generator().manual_seed(seed)
     noise = torch.Generator().manual_seed(seed)
     images_ahead = recipe.batch_size * max(1, IMAGES_AHEAD // recipe.batch_size)
@@ -213,17 +213,17 @@ def train(
 
     @torch.inference_mode()
     def prepare(indices: Tensor) -> tuple[list[Batch], Tensor, Tensor]:
-        """Return some batches, and their logits [n, 10], still unset, and labels int64 [n]."""
+        """Return some batches, and their logits [n, classes], still unset, and labels int64 [n]."""
         images, labels = split.take(indices)
         size = recipe.batch_size
         sizes = torch.tensor([len(part) for part in labels.split(size)])
-        targets = -one_hot(labels, CLASSES) / sizes.repeat_interleave(sizes).unsqueeze(1)
+        targets = -one_hot(labels, classes) / sizes.repeat_interleave(sizes).unsqueeze(1)
         layers = [
             dropout_mask(len(labels), units, recipe.dropout, noise).split(size)
             for units in recipe.hidden_sizes
         ]
         masks = zip(*layers, strict=True) if layers else [()] * len(sizes)
-        logits = torch.empty(len(labels), CLASSES)
+        logits = torch.empty(len(labels), classes)
         inputs = to_input(images).flatten(1)
         parts = (inputs.split(size), targets.split(size), masks, logits.split(size))
         return [Batch(*part) for part in zip(*parts, strict=True)], logits, labels

@@ -7,7 +7,7 @@ from stages.common.params import ExportParams
 from stages.exporting.card import render
 from stages.exporting.formats import FORMATS
 from stages.scoring.scores import score
-from tests.samples import TRAINING
+from tests.samples import CLASSES, TRAINING
 
 NETWORK = {"network": "feed_forward", "hidden_sizes": [16]}
 PROVENANCE = {
@@ -17,7 +17,7 @@ PROVENANCE = {
 SIZES = [{"format": form.name, "bytes": 1_000 + number} for number, form in enumerate(FORMATS)]
 PARAMS = ExportParams(tolerance=1e-4, calibration_images=1, max_accuracy_drop=0.03)
 # Three images of 0, 1, 1; read as 0, 1, 2, each with certainty.
-SCORES = score(100.0 * torch.eye(10)[:3], torch.tensor([0, 1, 1]))
+SCORES = score(100.0 * torch.eye(10)[:3], torch.tensor([0, 1, 1]), CLASSES)
 CARD = render(PROVENANCE, SCORES, SIZES, PARAMS).decode()
 
 
@@ -32,7 +32,8 @@ def test_it_says_what_was_trained_on_what():
     assert "A feed-forward network" in CARD
     assert "of a test: 54,321 images for training, 3 for the test" in CARD
     assert "Recipe `mine`" in CARD
-    parameters = json.loads(re.search(r"```json\n(.*?)```", CARD, re.DOTALL)[1])
+    classes, parameters = map(json.loads, re.findall(r"```json\n(.*?)```", CARD, re.DOTALL))
+    assert classes == CLASSES
     assert parameters == {"network": NETWORK, "epochs": 7}
 
 

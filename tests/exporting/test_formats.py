@@ -20,7 +20,7 @@ INPUTS = torch.rand(100, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 def test_every_recipe_is_written_in_every_format(name: str):
     """The real layers, untrained: what the formats support does not depend on the weights."""
     torch.manual_seed(0)
-    network = nn.Sequential(build(RECIPES[name].architecture), nn.Softmax(dim=1)).eval()
+    network = nn.Sequential(build(RECIPES[name].architecture, 10), nn.Softmax(dim=1)).eval()
     classifier = Classifier(network.requires_grad_(False), {}, INPUTS)
     files = {form.name: form.write(classifier) for form in FORMATS}
     assert len(files["int8"]) < len(files["onnx"]) / 2

@@ -29,7 +29,7 @@ CONVOLUTIONAL = {
 def trained(architecture: dict) -> torch.nn.Module:
     """A network whose running statistics are not those of the start, in channels-last memory."""
     torch.manual_seed(0)
-    network = build(architecture).to(memory_format=torch.channels_last)
+    network = build(architecture, 10).to(memory_format=torch.channels_last)
     network(torch.rand(5, 1, 28, 28))
     return network
 

@@ -34,7 +34,7 @@ def test_accuracy_and_loss_are_means_over_the_images():
 
 def test_the_batch_size_shows_in_rounding_alone():
     torch.manual_seed(0)
-    network = build(network_of(dropout=0.5))
+    network = build(network_of(dropout=0.5), 10)
     whole = predict_batches(network, IMAGES, batch_size=100)
     assert whole.shape == (25, 10)
     with torch.no_grad():
@@ -44,12 +44,12 @@ def test_the_batch_size_shows_in_rounding_alone():
 
 
 def test_dropout_is_off_and_no_gradient_is_kept():
-    network = build(network_of(dropout=0.9)).train()
+    network = build(network_of(dropout=0.9), 10).train()
     once, again = (predict_batches(network, IMAGES, batch_size=10) for _ in range(2))
     assert torch.equal(once, again)
     assert not once.requires_grad
 
 
 def test_no_images_give_no_answers():
-    network = build(network_of(dropout=0.5))
+    network = build(network_of(dropout=0.5), 10)
     assert predict_batches(network, IMAGES[:0], batch_size=10).shape == (0, 10)

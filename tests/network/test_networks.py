@@ -12,7 +12,7 @@ INPUTS = torch.rand(80, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_network_gives_logits_for_any_number_of_images(name: str):
     torch.manual_seed(0)
-    network = build(RECIPES[name].architecture).eval()
+    network = build(RECIPES[name].architecture, 10).eval()
     for count in (1, 3):
         assert network(INPUTS[:count]).shape == (count, 10)
     assert network(INPUTS[:3]).min() < 0
@@ -20,7 +20,7 @@ def test_a_network_gives_logits_for_any_number_of_images(name: str):
 
 def test_five_looks_are_averaged():
     torch.manual_seed(0)
-    classifier = build(RECIPES["convolutional"].architecture).eval()
+    classifier = build(RECIPES["convolutional"].architecture, 10).eval()
     images = INPUTS
     blank = torch.zeros(80, 1, 1, 28)
     up = torch.cat([images[:, :, 1:], blank], dim=2)
@@ -40,14 +40,14 @@ def test_weights_are_drawn_from_the_global_generator(name: str):
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         drawn.append(
-            torch.nn.utils.parameters_to_vector(build(RECIPES[name].architecture).parameters())
+            torch.nn.utils.parameters_to_vector(build(RECIPES[name].architecture, 10).parameters())
         )
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
 def test_the_tutorials_network_has_the_tutorials_layers():
-    layers = [str(layer) for layer in build(RECIPES["tutorial"].architecture)]
+    layers = [str(layer) for layer in build(RECIPES["tutorial"].architecture, 10)]
     assert layers == [
         "Flatten(start_dim=1, end_dim=-1)",
         "Linear(in_features=784, out_features=96, bias=True)",
@@ -62,10 +62,10 @@ def test_the_tutorials_network_has_the_tutorials_layers():
 
 def test_an_unknown_network_is_refused():
     with pytest.raises(ValueError, match="no network 'recurrent'"):
-        build({"network": "recurrent"})
+        build({"network": "recurrent"}, 10)
 
 
 def test_the_recipes_networks_stay_under_a_million_parameters():
     for name in ("convolutional", "thorough"):
-        network = build(RECIPES[name].architecture)
+        network = build(RECIPES[name].architecture, 10)
         assert sum(weights.numel() for weights in network.parameters()) < 1_000_000

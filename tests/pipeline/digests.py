@@ -43,7 +43,7 @@ def lay_out(name: str) -> None:
     params["recipes"][name]["epochs"] = 2
     params["export"] |= {"max_accuracy_drop": 1.0, "calibration_images": 120}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    images, labels = map(torch.from_numpy, digits.load(seed=0)[0])
+    images, labels, _ = map(torch.from_numpy, digits.load(seed=0))
     for path, count in IMAGES.items():
         store(path, images[:count], labels[:count])
         images, labels = images[count:], labels[count:]

@@ -96,7 +96,7 @@ EQUAL = {
         _local_scalar_dense new_empty ones ones_like one_hot pad permute repeat_interleave resolve_conj
         resolve_neg select set_ slice split split_with_sizes stack sym_size t to _to_copy transpose
         unbind unsqueeze _unsafe_view view zero_ zeros zeros_like""",
-    "whole numbers, comparisons": """all aminmax any argmax eq ge max ne nonzero sort""",
+    "whole numbers, comparisons": """all aminmax any argmax eq ge le lt max min ne nonzero sort""",
     "element by element": """abs add add_ addcmul clamp_min div div_ dropout gelu gelu_backward
         mul mul_ neg relu sigmoid sub threshold_backward _foreach_add_ _fused_adam_
         _fused_adamw_""",

@@ -1,6 +1,7 @@
 """Each stage reruns for what can change its result, and for nothing else: every key, every file."""
 
 import io
+import shutil
 from collections.abc import Callable, Iterator
 
 import networkx
@@ -56,6 +57,9 @@ OTHER_VALUES = {
     "prepare.dataset": "mnist",
     "prepare.validation_size": 100,
     "prepare.seed": 1,
+    "prepare.test_share": 0.3,
+    "prepare.layout": "resize",
+    "prepare.skip_unreadable": True,
     "train.recipe": "fast",
     "train.seed": 1,
     "train.device": "auto",
@@ -88,8 +92,10 @@ READERS = {
             (
                 "datasets",
                 {"prepare"},
-                "__init__ digits download layout mnist torchvision_import",
+                "__init__ dataset description digits dividing download folder idx layout pictures "
+                "summary torchvision_import",
             ),
+            ("drawing", {"prepare", "evaluate"}, "__init__ sheet"),
             ("evaluation", {"evaluate"}, "__init__ confusions gallery"),
             ("exporting", {"export"}, "__init__ card formats onnx_files torch_files trial"),
             ("network", NOT_PREPARE, "__init__ checkpoint inference networks kernels pixels"),
@@ -98,11 +104,12 @@ READERS = {
         )
         for module in modules.split()
     },
+    "data/digits/dataset.yaml": {"prepare"},
     # What changes no result.
+    "data/mnist/dataset.yaml": set(),
     "requirements.txt": set(),
     "requirements-dev.txt": set(),
     "Makefile": set(),
-    "predict/picture.py": set(),
     ".dvc/plots/recall.json": set(),
 }
 
@@ -167,6 +174,31 @@ def test_a_module_reruns_the_stages_that_read_it_and_what_follows(unchanged: Pro
     path = unchanged.folder / file
     path.write_bytes(path.read_bytes() + b"# changed\n")
     assert would_run() == set().union(*(FOLLOWING[stage] for stage in READERS[file]))
+
+
+def test_a_set_of_pictures_reruns_its_stage_where_something_is_learned_from_it(unchanged: Project):
+    edit_params(unchanged, "prepare.dataset", "symbols")
+    unchanged.run("dvc", "commit", "--force", "prepare")
+    assert would_run() == set()
+    folder = unchanged.folder / "data/symbols"
+    picture = folder / "cross/00.png"
+    content = picture.read_bytes()
+    for other in (content + b" ", None):
+        picture.unlink() if other is None else picture.write_bytes(other)
+        assert would_run() == FOLLOWING["prepare"]
+        picture.write_bytes(content)
+    (folder / "star").mkdir()
+    (folder / "star/00.png").write_bytes(content)
+    assert would_run() == FOLLOWING["prepare"]
+    shutil.rmtree(folder / "star")
+    for name in (".DS_Store", "Thumbs.db", "cross/00.png~", "cross/.00.png.swp"):
+        (folder / name).write_bytes(b"")
+        assert would_run() == set(), name
+        (folder / name).unlink()
+    # Another set does not count.
+    description = unchanged.folder / "data/digits/dataset.yaml"
+    description.write_bytes(description.read_bytes() + b"# changed\n")
+    assert would_run() == set()
 
 
 def test_the_tables_name_every_parameter_and_every_module():

@@ -118,12 +118,12 @@ def test_an_experiment_travels_without_a_commit(team: Team):
 
 def test_a_tag_names_a_model_that_can_be_fetched(team: Team):
     author = team.member("author")
-    for tag in ("mnist-classifier@v1.0.0", "mnist-classifier#prod#1"):
+    for tag in ("image-classifier@v1.0.0", "image-classifier#prod#1"):
         author.run("git", "tag", "--annotate", "--message=Release", tag)
     author.run("dvc", "pull")
     elsewhere = Project(team.folder / "elsewhere")
     elsewhere.folder.mkdir()
-    get = ("dvc", "artifacts", "get", str(author.folder), "mnist-classifier", "--out", "got.pth")
+    get = ("dvc", "artifacts", "get", str(author.folder), "image-classifier", "--out", "got.pth")
     author.edit("params.yaml", "epochs: 10", "epochs: 1")
     tagged = author.read("models/model.pth")
     author.repro()

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import precision_recall_fscore_support
 
 from stages.scoring.scores import calibration, per_class, score
+from tests.samples import CLASSES
 
 
 def test_the_score_of_known_answers():
@@ -13,8 +14,8 @@ def test_the_score_of_known_answers():
     logits = torch.full((3, 10), -100.0)
     logits[[0, 1, 2], [0, 1, 2]] = 100.0
     labels = torch.tensor([0, 1, 1])
-    metrics = score(logits, labels)
-    assert metrics.pop("per_class") == per_class(logits, labels)
+    metrics = score(logits, labels, CLASSES)
+    assert metrics.pop("per_class") == per_class(logits, labels, CLASSES)
     assert metrics.pop("calibration") == calibration(logits, labels)
     assert metrics == pytest.approx(
         {
@@ -25,7 +26,7 @@ def test_the_score_of_known_answers():
             "images": 3,
         }
     )
-    zero, one, two, *others = per_class(logits, labels)
+    zero, one, two, *others = per_class(logits, labels, CLASSES)
     assert (zero["precision"], zero["recall"], zero["f1"], zero["images"]) == (1, 1, 1, 1)
     assert (one["precision"], one["recall"], one["images"]) == (1, 0.5, 2)
     assert one["f1"] == pytest.approx(2 / 3)
@@ -33,7 +34,7 @@ def test_the_score_of_known_answers():
     assert (one["recall_low"], one["recall_high"]) == pytest.approx((0.0945, 0.9055), abs=1e-4)
     assert (two["precision"], two["recall"], two["f1"], two["images"]) == (0, 0, 0, 0)
     assert (two["recall_low"], two["recall_high"]) == (0, 1)
-    assert [other["class"] for other in others] == [3, 4, 5, 6, 7, 8, 9]
+    assert [other["class"] for other in others] == list("3456789")
 
 
 def test_calibration_compares_confidence_and_share_right():
@@ -58,8 +59,8 @@ def test_calibration_compares_confidence_and_share_right():
     }
     assert len(rows) == 15
     assert sum(row["right"] + row["wrong"] for row in rows) == 8
-    assert score(logits, labels)["calibration_error"] == pytest.approx(0, abs=1e-6)
-    everything_right = score(logits, torch.full((8,), 3))
+    assert score(logits, labels, CLASSES)["calibration_error"] == pytest.approx(0, abs=1e-6)
+    everything_right = score(logits, torch.full((8,), 3), CLASSES)
     assert everything_right["calibration_error"] == pytest.approx(0.25, abs=1e-6)
 
 
@@ -79,6 +80,6 @@ def test_calibration_of_many_answers_is_the_papers():
     found = [(row["confidence"], row["accuracy"]) for row in rows]
     assert np.array(found) == pytest.approx(np.array(list(means.values())))
     error = sum(len(bins[place]) * abs(np.subtract(*mean)) for place, mean in means.items()) / 700
-    assert score(logits, labels)["calibration_error"] == pytest.approx(error)
+    assert score(logits, labels, CLASSES)["calibration_error"] == pytest.approx(error)
     f1 = precision_recall_fscore_support(labels, logits.argmax(dim=1), average="macro")[2]
-    assert score(logits, labels)["macro_f1"] == pytest.approx(f1)
+    assert score(logits, labels, CLASSES)["macro_f1"] == pytest.approx(f1)

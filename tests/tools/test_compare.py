@@ -12,7 +12,7 @@ ACTUAL = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] * 10
 
 def predictions(revision: str, wrong: set[int], said: int = 1) -> Predictions:
     predicted = [(a + said) % 10 if i in wrong else a for i, a in enumerate(ACTUAL)]
-    return Predictions(revision, ACTUAL, predicted)
+    return Predictions(revision, [*map(str, ACTUAL)], [*map(str, predicted)])
 
 
 def test_known_counts_give_known_statistics():

@@ -13,6 +13,7 @@ from tests.project import Project
 pytest_plugins = "tests.browser"
 
 CHARTS = {  # in the order of dvc.yaml
+    "metrics/samples.png": "Samples of each class",
     "metrics/epochs.csv": "Learning curves",
     "metrics/predictions.csv": "Confusion matrix",
     "metrics/per_class.csv": "Recall of each class",
@@ -113,7 +114,8 @@ def test_the_page_has_each_chart_once_with_its_heading(page_of_one: Path, open_p
     # Of each of two metrics two lines, a cell for each digit, a point for each digit; one line
     # beside the diagonal, two below; a pair of digits, four files.
     assert all(n >= least for n, least in zip(shapes, (4, 10, 10, 4, 1, 4), strict=True)), shapes
-    assert page.locator("img").evaluate("image => image.complete && image.naturalWidth > 100")
+    for image in page.locator("img").all():
+        assert image.evaluate("image => image.complete && image.naturalWidth > 100")
     assert "NaN" not in page.locator("main").inner_html()
     identifiers = page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
     assert len(identifiers) == len(set(identifiers))
@@ -133,7 +135,7 @@ def test_two_revisions_are_told_apart(committed: Project, tmp_path: Path, open_p
     for width, smallest in ((1280, 10), (375, 9)):
         page = open_page(path, width)
         assert page.locator("h2").all_text_contents() == list(CHARTS.values())
-        assert page.locator("figcaption").all_text_contents() == ["workspace", name]
+        assert page.locator("figcaption").all_text_contents() == ["workspace", name] * 2
         for chart in page.locator("svg").all():
             texts = chart.locator("text").all_text_contents()
             assert texts.count("workspace") == texts.count(name) == 1

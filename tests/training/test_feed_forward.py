@@ -27,7 +27,7 @@ def recipe(**changes: object) -> FeedForwardRecipe:
 def trained(seed: int = 0, **changes: object) -> tuple[torch.nn.Module, list[float]]:
     params = recipe(**changes)
     torch.manual_seed(seed)
-    network = build(params.architecture)
+    network = build(params.architecture, 10)
     return network, [result.loss for result in feed_forward.train(network, SPLIT, params, seed)]
 
 
@@ -50,7 +50,7 @@ def test_a_hundred_steps_are_those_of_autograd_and_adam(
     """The same dropout masks given, weights and loss agree with a plain loop after every step."""
     torch.manual_seed(0)
     network = build(
-        recipe(hidden_sizes=hidden_sizes, activations=activations, dropout=0.2).architecture
+        recipe(hidden_sizes=hidden_sizes, activations=activations, dropout=0.2).architecture, 10
     )
     reference = copy.deepcopy(network).eval()
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3, fused=False)
@@ -91,7 +91,7 @@ def test_without_dropout_a_training_is_the_plain_loop_s(
 ):
     params = recipe(hidden_sizes=hidden_sizes, activations=activations, dropout=0.0, epochs=3)
     torch.manual_seed(0)
-    network = build(params.architecture)
+    network = build(params.architecture, 10)
     reference = copy.deepcopy(network)
     results = list(feed_forward.train(network, SPLIT, params, seed=0))
     for result, expected in zip(results, loop.train(reference, SPLIT, params, seed=0), strict=True):

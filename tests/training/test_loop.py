@@ -24,11 +24,11 @@ RECIPES = load_params(ROOT / "params.yaml").recipes
 def test_an_epoch_sees_every_image_once_in_batches():
     recipe = FeedForwardRecipe(**RECIPES["tutorial"].model_dump() | {"dropout": 0.0, "epochs": 3})
     torch.manual_seed(0)
-    network = build(recipe.architecture)
+    network = build(recipe.architecture, 10)
     results = list(loop.train(network, SPLIT, recipe, seed=0))
 
     torch.manual_seed(0)
-    reference = build(recipe.architecture)
+    reference = build(recipe.architecture, 10)
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3)
     shuffle = torch.Generator().manual_seed(0)
     for result in results:
@@ -60,7 +60,9 @@ def test_training_learns_the_images(name: str):
     }
     recipe = RECIPES[name].model_copy(update=changes)
     torch.manual_seed(0)
-    results = list(loop.train(build(recipe.architecture), split_of(images, LABELS), recipe, seed=0))
+    results = list(
+        loop.train(build(recipe.architecture, 10), split_of(images, LABELS), recipe, seed=0)
+    )
     assert len(results) == 12
     assert results[0].loss > 0.5
     assert results[-1].loss < 0.2
@@ -75,7 +77,7 @@ def test_what_is_done_between_epochs_does_not_change_the_training(train: Callabl
     trained = []
     for validated in (True, False):
         torch.manual_seed(0)
-        network = build(recipe.architecture)
+        network = build(recipe.architecture, 10)
         for _ in train(network, SPLIT, recipe, seed=0):
             if validated:
                 predict_batches(network, SPLIT.images, 50)
@@ -85,7 +87,7 @@ def test_what_is_done_between_epochs_does_not_change_the_training(train: Callabl
 
 def test_dropout_is_part_of_training_in_every_epoch():
     recipe = RECIPES["tutorial"].model_copy(update={"epochs": 2})
-    network, active = build(recipe.architecture), []
+    network, active = build(recipe.architecture, 10), []
     network[3].register_forward_hook(lambda layer, inputs, output: active.append(layer.training))
     for _ in loop.train(network, SPLIT, recipe, seed=0):
         assert active == [True] * 3
@@ -96,7 +98,7 @@ def test_dropout_is_part_of_training_in_every_epoch():
 def test_a_convolutional_network_learns_from_distorted_images():
     recipe = RECIPES["convolutional"]
     torch.manual_seed(0)
-    learner = loop.learner_of(build(recipe.architecture))
+    learner = loop.learner_of(build(recipe.architecture, 10))
     distortion = draw(70, recipe, torch.Generator().manual_seed(0))
     batch = loop.Batch(IMAGES, LABELS, distortion)
     loss, accuracy = loop.gradient(learner, batch, 70)
@@ -119,7 +121,7 @@ def test_images_are_distorted_anew_in_each_epoch():
         maps.append(batch.distortion.maps)
         return loop.gradient(learner, batch, size)
 
-    list(loop.train(build(recipe.architecture), SPLIT, recipe, 0, gradient))
+    list(loop.train(build(recipe.architecture, 10), SPLIT, recipe, 0, gradient))
     assert len(maps) == 2
     assert not torch.equal(*maps)
 
@@ -135,13 +137,13 @@ def test_a_convolutional_network_never_sees_a_small_last_batch(images: int):
         return loop.gradient(learner, batch, size)
 
     split = split_of(IMAGES[:images], LABELS[:images])
-    list(loop.train(build(recipe.architecture), split, recipe, 0, gradient))
+    list(loop.train(build(recipe.architecture, 10), split, recipe, 0, gradient))
     assert sizes == [min(images, 64)]
 
 
 def test_the_learning_rate_rises_and_falls():
     recipe = RECIPES["convolutional"].model_copy(update={"learning_rate": 1.0, "warmup": 0.2})
-    learner = loop.learner_of(build(recipe.architecture))
+    learner = loop.learner_of(build(recipe.architecture, 10))
     optimizer, schedule = loop.optimizer_of(learner, recipe, steps=100)
     rates = []
     for _ in range(100):
@@ -156,7 +158,7 @@ def test_the_learning_rate_rises_and_falls():
 
 def test_only_matrices_and_kernels_decay():
     recipe = RECIPES["convolutional"]
-    learner = loop.learner_of(build(recipe.architecture))
+    learner = loop.learner_of(build(recipe.architecture, 10))
     optimizer, _ = loop.optimizer_of(learner, recipe, steps=100)
     decaying, others = optimizer.param_groups
     assert decaying["weight_decay"] == recipe.weight_decay

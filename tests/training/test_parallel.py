@@ -38,7 +38,7 @@ def trained(train, digits: Split, seed: int = 0, **changes: object):
     """Return the state and the results of a training from the same start."""
     params = recipe(**changes)
     torch.manual_seed(seed)
-    network = build(params.architecture)
+    network = build(params.architecture, 10)
     results = list(train(network, digits, params, seed))
     assert all(0 <= result.accuracy <= 1 for result in results)
     return network.state_dict(), results
@@ -77,7 +77,7 @@ def test_a_training_is_the_plain_loops_where_every_part_has_the_same_statistics(
     same = split_of(image.expand(32, 28, 28).contiguous(), torch.arange(32) % 3)
     params = recipe(epochs=3, threads=threads, learning_rate=1e-3, **STILL)
     torch.manual_seed(0)
-    network = build(params.architecture).eval()
+    network = build(params.architecture, 10).eval()
     plain = copy.deepcopy(network)
     results = list(parallel.train(network, same, params, seed=0))
     for result, expected in zip(results, loop.train(plain, same, params, seed=0), strict=True):
@@ -90,7 +90,7 @@ def test_too_many_threads_for_the_images_are_one_line(digits: Split):
     few = split_of(digits.images[:5], digits.labels[:5])
     params = recipe(threads=3)
     with pytest.raises(UserError, match=r"^params\.yaml: threads: 3 is too many for batches of 5 "):
-        next(parallel.train(build(params.architecture), few, params, seed=0))
+        next(parallel.train(build(params.architecture, 10), few, params, seed=0))
 
 
 def test_threads_share_the_work_of_a_batch(digits: Split):
@@ -98,7 +98,7 @@ def test_threads_share_the_work_of_a_batch(digits: Split):
     images, labels = digits.take(torch.arange(13))
     noise = torch.Generator().manual_seed(0)
     batch = Batch(images, labels, draw(13, recipe(bend=1.0), noise))
-    learner = loop.learner_of(build(recipe().architecture)).eval()
+    learner = loop.learner_of(build(recipe().architecture, 10)).eval()
     whole_shares = loop.gradient(learner, batch, 13)
     whole = [weights.grad.clone() for weights in learner.parameters()]
 
