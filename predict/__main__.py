@@ -1,4 +1,4 @@
-"""Say which digits pictures show.
+"""Say what pictures show.
 
 python -m predict three.png photos/      # a line for each; of a folder, the pictures in it
 python -m predict --json - < three.png   # standard input; JSON lines
@@ -14,20 +14,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from predict.model import MODEL, Model
-from predict.picture import FORMATS, SUFFIXES, read_picture
 from stages.common import errors
-from stages.common.errors import UserError
+from stages.common.errors import UserError, printable
 from stages.common.files import whole_files
+from stages.common.params import Layout
+from stages.datasets.pictures import FORMATS, SUFFIXES, read_picture
+from stages.drawing.sheet import draw_sheet
 
 BATCH = 256  # pictures at a time; bounds memory
 STDIN = Path("-")  # known by its identity: ./- is a file
 SHOWN = 100  # pictures on a sheet
 COLUMNS = 10
-CELL = 112  # pixels: each of MNIST's 28 four times
-CAPTION = 20
 
 
 class Answer(NamedTuple):
@@ -35,38 +34,33 @@ class Answer(NamedTuple):
 
     path: Path
     seen: np.ndarray  # uint8 [28, 28], 255 is ink
-    probabilities: np.ndarray  # float32 [10]
+    probabilities: np.ndarray  # float32 [classes]
+    classes: list[str]
 
     @property
     def ranking(self) -> list[int]:
-        """The digits, the most probable first."""
+        """The classes' numbers, the most probable first."""
         return np.argsort(-self.probabilities, kind="stable").tolist()
 
     def to_json(self) -> str:
         probabilities = [round(float(one), 6) for one in self.probabilities]
-        digit, runner_up = self.ranking[:2]
+        first, second = self.ranking[:2]
         values = {
             "path": str(self.path),
-            "digit": digit,
-            "probability": probabilities[digit],
-            "runner_up": runner_up,
-            "runner_up_probability": probabilities[runner_up],
-            "probabilities": probabilities,
+            "class": self.classes[first],
+            "probability": probabilities[first],
+            "runner_up": self.classes[second],
+            "runner_up_probability": probabilities[second],
+            "probabilities": dict(zip(self.classes, probabilities, strict=True)),
         }
         return json.dumps(values)
 
     def to_text(self, width: int) -> str:
-        digit, runner_up = self.ranking[:2]
-        first, second = self.probabilities[[digit, runner_up]]
-        return (
-            f"{printable(self.path):<{width}}  {digit}  {first:7.2%}   ({runner_up}  {second:7.2%})"
+        letters = max(map(len, self.classes))
+        (name, share), (other, rest) = (
+            (f"{self.classes[one]:<{letters}}", self.probabilities[one]) for one in self.ranking[:2]
         )
-
-
-def printable(path: Path) -> str:
-    """Return a path as one line can show it: line breaks and broken letters escaped."""
-    name = str(path)
-    return name if name.isprintable() else ascii(name)[1:-1]
+        return f"{printable(self.path):<{width}}  {name}  {share:7.2%}   ({other}  {rest:7.2%})"
 
 
 def list_pictures(name: str) -> list[Path]:
@@ -93,14 +87,14 @@ def list_pictures(name: str) -> list[Path]:
     return pictures
 
 
-def read(path: Path) -> np.ndarray | UserError:
-    """Return the digit in MNIST's form, uint8 [28, 28], or what is wrong with the file."""
+def read(path: Path, layout: Layout) -> np.ndarray | UserError:
+    """Return the picture laid out, uint8 [28, 28], or what is wrong with the file."""
     try:
         if path is not STDIN:
-            return read_picture(path)
+            return read_picture(path, layout)
         if sys.stdin is None:
             return UserError("-: standard input is closed")
-        return read_picture(BytesIO(sys.stdin.buffer.read()))
+        return read_picture(BytesIO(sys.stdin.buffer.read()), layout)
     except UserError as error:
         return UserError(f"{printable(path)}: {error}")
     except OSError as error:
@@ -111,7 +105,9 @@ def classify(paths: list[Path], model: Model) -> Iterator[Answer | UserError]:
     """Yield the answer or the error for each picture; within a batch, the errors come first."""
     for first in range(0, len(paths), BATCH):
         batch = paths[first : first + BATCH]
-        results = [read(path) for path in batch]  # threads were no faster, and took more memory
+        results = [
+            read(path, model.layout) for path in batch
+        ]  # threads were no faster, and took more memory
         yield from (result for result in results if isinstance(result, UserError))
         seen = [
             (path, image)
@@ -121,32 +117,19 @@ def classify(paths: list[Path], model: Model) -> Iterator[Answer | UserError]:
         if seen:
             probabilities = model(np.stack([image for _, image in seen]))
             for (path, image), row in zip(seen, probabilities, strict=True):
-                yield Answer(path, image, row)
-
-
-def draw_sheet(answers: list[Answer]) -> Image.Image:
-    """Draw what the network saw, four times as large, with its answers below."""
-    columns = min(COLUMNS, len(answers))
-    rows = -(-len(answers) // columns)
-    sheet = Image.new("L", (columns * (CELL + 8) + 8, rows * (CELL + CAPTION + 8) + 8), 255)
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(14)
-    for place, answer in enumerate(answers):
-        left = 8 + place % columns * (CELL + 8)
-        top = 8 + place // columns * (CELL + CAPTION + 8)
-        seen = Image.fromarray(answer.seen).resize((CELL, CELL), Image.Resampling.NEAREST)
-        sheet.paste(seen, (left, top))
-        digit = answer.ranking[0]
-        caption = f"{digit}  {answer.probabilities[digit]:.1%}"
-        draw.text((left + CELL / 2, top + CELL + 3), caption, 0, font, anchor="ma")
-    return sheet
+                yield Answer(path, image, row, model.classes)
 
 
 def save_sheet(answers: list[Answer], path: Path) -> None:
     if not answers:
         raise UserError(f"{printable(path)}: no picture to show")
-    with whole_files() as outputs, outputs.file(path) as temporary:
-        draw_sheet(answers).save(temporary, "PNG")
+    captions = [
+        (answer.classes[answer.ranking[0]], f"{answer.probabilities.max():.1%}")
+        for answer in answers
+    ]
+    sheet = draw_sheet([answer.seen for answer in answers], captions, min(COLUMNS, len(answers)))
+    with whole_files() as outputs:
+        outputs.write_bytes(path, sheet)
 
 
 def parse() -> argparse.Namespace:

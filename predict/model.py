@@ -1,5 +1,6 @@
 """The exported network, by ONNX Runtime: no PyTorch is needed."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,19 @@ import onnxruntime
 
 from predict import ROOT
 from stages.common.errors import UserError
+from stages.common.params import Layout
 from stages.network.pixels import to_input
 
 MODEL = ROOT / "models/model.onnx"
-CLASSES = 10
+PROVENANCE = "provenance"  # the entry of its metadata in which the file says where it comes from
 
 
 class Model:
-    """A file that the export stage wrote; it may be called from several threads at once."""
+    """A file that the export stage wrote; it may be called from several threads at once.
+
+    `classes` are their names, in the order of its answers, `layout` how its pictures are laid out,
+    `title` what it was trained on.
+    """
 
     def __init__(self, path: Path = MODEL):
         """Load the model.
@@ -43,12 +49,22 @@ class Model:
             (one.name, one.type, one.shape[1:])
             for one in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
+        try:
+            entries = self._session.get_modelmeta().custom_metadata_map
+            dataset = json.loads(entries[PROVENANCE])["training"]["dataset"]
+            self.classes: list[str] = dataset["classes"]
+            self.layout: Layout = dataset["layout"]
+            self.title: str = dataset["title"]
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{path}: not a model of this pipeline (it does not name its classes); run `dvc repro`"
+            ) from None
         if shapes != [
             ("images", "tensor(float)", [1, 28, 28]),
-            ("probabilities", "tensor(float)", [CLASSES]),
+            ("probabilities", "tensor(float)", [len(self.classes)]),
         ]:
             raise UserError(f"{path}: not a model of this pipeline ({shapes}); run `dvc repro`")
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return probabilities float32 [N, 10] of images uint8 [N, 28, 28], 255 is ink."""
+        """Return probabilities float32 [N, classes] of images uint8 [N, 28, 28], 255 is ink."""
         return self._session.run(["probabilities"], {"images": to_input(images)})[0]

@@ -1,1 +1,1 @@
-"""A page to draw digits on: `python -m predict.demo`."""
+"""A page that classifies drawings and pictures: `python -m predict.demo`."""

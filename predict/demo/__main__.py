@@ -1,4 +1,4 @@
-"""Serve a page to draw digits on, at http://127.0.0.1:8000."""
+"""Serve a page that classifies drawings and pictures, at http://127.0.0.1:8000."""
 
 import argparse
 import errno

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from predict.model import Model
-from predict.picture import NoDigitError, PictureError, read_picture
+from stages.datasets.pictures import EmptyPictureError, PictureError, read_picture
 
 STATIC = Path(__file__).parent / "static"
 FILES = {"/": "index.html", "/style.css": "style.css", "/draw.js": "draw.js"}
@@ -87,10 +87,10 @@ def create_app(model: Model) -> Starlette:
     limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
 
     def answer(body: bytes) -> dict:
-        seen = read_picture(BytesIO(body))
+        seen = read_picture(BytesIO(body), model.layout)
         (probabilities,) = model(seen[None])
         return {
-            "digit": int(probabilities.argmax()),
+            "class": model.classes[probabilities.argmax()],
             "probabilities": [round(float(one), 6) for one in probabilities],
             "seen": to_png(seen),
         }
@@ -108,10 +108,15 @@ def create_app(model: Model) -> Starlette:
         try:
             # In a thread, so that the server goes on answering.
             return JSONResponse(await anyio.to_thread.run_sync(answer, body, limiter=limiter))
-        except NoDigitError:  # an empty canvas is no mistake
-            return JSONResponse({"digit": None, "probabilities": None, "seen": None})
+        except EmptyPictureError:  # an empty canvas is no mistake
+            return JSONResponse({"class": None, "probabilities": None, "seen": None})
         except PictureError as problem:
             return error(422, problem)
+
+    async def about(request: Request) -> Response:
+        return JSONResponse(
+            {"title": model.title, "classes": model.classes, "layout": model.layout}
+        )
 
     async def static(request: Request) -> Response:
         return FileResponse(STATIC / FILES[request.url.path])
@@ -119,6 +124,7 @@ def create_app(model: Model) -> Starlette:
     return Starlette(
         routes=[
             Route("/predict", predict, methods=["POST"]),
+            Route("/model", about, methods=["GET"]),
             *(Route(path, static, methods=["GET"]) for path in FILES),
         ],
         middleware=[

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from predict.demo.app import MAX_BYTES, MAX_DROPPED
 from predict.model import Model
-from predict.picture import read_picture
+from stages.datasets.pictures import read_picture
 from tests.predict.drawings import DRAWINGS, draw
 from tests.project import ROOT, clean_environment
 
@@ -64,8 +64,8 @@ def png(image: Image.Image) -> bytes:
 def test_it_answers_what_predict_answers(client: httpx.Client, model_file: Path, digit: int):
     content = png(draw(digit))
     answer = client.post("/predict", content=content).raise_for_status().json()
-    seen = read_picture(BytesIO(content))
-    assert answer["digit"] == digit
+    seen = read_picture(BytesIO(content), "mnist")
+    assert answer["class"] == str(digit)
     assert answer["probabilities"] == pytest.approx(Model(model_file)(seen[None])[0], abs=1e-6)
     with Image.open(decoded(answer["seen"])) as image:
         assert np.array_equal(np.asarray(image), seen)
@@ -78,7 +78,7 @@ def decoded(url: str) -> BytesIO:
 def test_an_empty_drawing_is_no_error(client: httpx.Client):
     response = client.post("/predict", content=png(Image.new("L", (400, 400), 255)))
     assert response.status_code == 200
-    assert response.json() == {"digit": None, "probabilities": None, "seen": None}
+    assert response.json() == {"class": None, "probabilities": None, "seen": None}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_other_names_than_localhost_are_refused(client: httpx.Client, host: str)
     for method, path in (("GET", "/"), ("POST", "/predict")):
         response = client.request(method, path, headers={"Host": host}, content=png(draw(1)))
         assert response.status_code == 400
-        assert "digit" not in response.text
+        assert "class" not in response.text
 
 
 def test_localhost_is_a_name_of_it(client: httpx.Client):
@@ -192,7 +192,7 @@ def test_fifty_clients_at_once_are_all_answered(url: str):
             start = time.perf_counter()
             response = await client.post("/predict", content=contents[digit])
             seconds.append(time.perf_counter() - start)
-            assert response.raise_for_status().json()["digit"] == digit
+            assert response.raise_for_status().json()["class"] == str(digit)
 
     async def load() -> None:
         limits = httpx.Limits(max_connections=50)
@@ -248,13 +248,13 @@ def drawn(page: Page) -> str:
 
 
 def expect_digit(page: Page, digit: int) -> None:
-    expect(page.locator("#result")).to_contain_text(f"This is a {digit}, with ")
-    expect(page.locator("#digit")).to_have_text(str(digit))
+    expect(page.locator("#result")).to_contain_text(f"This is {digit}, with ")
+    expect(page.locator("#class")).to_have_text(str(digit))
     expect(page.locator("tr.best th")).to_have_text(str(digit))
 
 
 def expect_nothing(page: Page) -> None:
-    expect(page.locator("#result")).to_have_text("Draw a digit from 0 to 9.")
+    expect(page.locator("#result")).to_have_text("Draw something, or drop a picture.")
     expect(page.locator("#seen")).to_be_hidden()
     expect(page.get_by_role("button", name="Clear")).to_be_disabled()
 
@@ -343,7 +343,7 @@ def test_a_screen_reader_is_told_the_answer_once(page: Page):
         }"""
     )
     draw_by_mouse(page, 3)
-    expect(page.get_by_role("status")).to_contain_text("This is a 3, with ")
+    expect(page.get_by_role("status")).to_contain_text("This is 3, with ")
     told = page.evaluate("told")
     assert told[-1] == page.locator("#result").text_content()
     assert len(told) < page.evaluate("performance.getEntriesByType('resource').length") / 3
@@ -416,7 +416,7 @@ def test_an_older_answer_never_replaces_a_newer_one(page: Page):
     page.keyboard.press("Escape")
     draw_by_mouse(page, 0)
     expect_digit(page, 0)
-    held[0].fulfill(body=json.dumps({"digit": 1, "probabilities": [0.1] * 10, "seen": "data:,"}))
+    held[0].fulfill(body=json.dumps({"class": "1", "probabilities": [0.1] * 10, "seen": "data:,"}))
     page.wait_for_timeout(200)
     expect_digit(page, 0)
 

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from predict.model import Model
-from predict.picture import MAX_PIXELS, NoDigitError, PictureError, read_picture
+from stages.datasets import pictures
+from stages.datasets.pictures import MAX_PIXELS, EmptyPictureError, PictureError
 from tests.predict.drawings import DRAWINGS, draw
 from tests.project import ROOT, clean_environment
 
@@ -37,6 +38,10 @@ def predict(
     assert result.returncode == code, result.stderr.decode()
     assert b"Traceback" not in result.stderr
     return result
+
+
+def read_picture(source: Path | io.BytesIO) -> np.ndarray:
+    return pictures.read_picture(source, "mnist")
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: object) -> io.BytesIO:
@@ -223,13 +228,13 @@ def test_a_photograph_is_turned_as_its_exif_data_say(orientation: int):
 @pytest.mark.parametrize("size", [(1, 1), (28, 28), (300, 200)])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_a_picture_of_nothing_has_no_digit(mode: str, size: tuple[int, int]):
-    with pytest.raises(NoDigitError, match="no digit found"):
+    with pytest.raises(EmptyPictureError, match="nothing on it"):
         read_picture(encoded(Image.new(mode, size)))
 
 
 def test_noise_is_no_digit():
     noise = np.random.default_rng(0).normal(200, 12, (300, 300)).astype(np.uint8)
-    with pytest.raises(NoDigitError, match="hardly any contrast"):
+    with pytest.raises(EmptyPictureError, match="hardly any contrast"):
         read_picture(encoded(Image.fromarray(noise)))
 
 
@@ -277,10 +282,12 @@ def test_json_lines_and_standard_input(model_file: Path, model: Model):
     output = predict("--model", model_file, "--json", "-", stdin=content).stdout
     answer = json.loads(output)
     expected = model(read_picture(io.BytesIO(content))[None])[0]
-    assert (answer["path"], answer["digit"]) == ("-", 3)
-    assert answer["probabilities"] == pytest.approx(expected.tolist(), abs=1e-6)
-    assert answer["probability"] == max(answer["probabilities"])
-    ordered = sorted(answer["probabilities"])
+    assert (answer["path"], answer["class"]) == ("-", "3")
+    assert list(answer["probabilities"]) == list("0123456789")
+    probabilities = list(answer["probabilities"].values())
+    assert probabilities == pytest.approx(expected.tolist(), abs=1e-6)
+    assert answer["probability"] == max(probabilities)
+    ordered = sorted(probabilities)
     assert answer["runner_up_probability"] == ordered[-2]
     assert answer["probabilities"][answer["runner_up"]] == ordered[-2]
 
@@ -341,8 +348,8 @@ def test_the_sheet_shows_what_the_network_saw(model_file: Path, tmp_path: Path):
     draw(1).save(tmp_path / "1.png")
     predict("--model", model_file, "--show", tmp_path / "sheet/seen.png", tmp_path)
     with Image.open(tmp_path / "sheet/seen.png") as sheet:
-        cell = np.asarray(sheet)[8 : 8 + 112 : 4, 8 : 8 + 112 : 4]
-    assert np.array_equal(cell, read_picture(tmp_path / "0.png"))
+        cell = np.asarray(sheet)[8 : 8 + 84 : 3, 8 : 8 + 84 : 3]
+    assert np.array_equal(cell, 255 - read_picture(tmp_path / "0.png"))
 
 
 def test_a_sheet_must_be_a_png(model_file: Path):
@@ -378,7 +385,7 @@ def test_bad_files_get_a_line_each_and_the_others_an_answer(model_file: Path, tm
         "empty.png": no_picture,
         "text.png": no_picture,
         "two\\nlines.png": no_picture,
-        "blank.png": "no digit found: all of it is one colour",
+        "blank.png": "nothing on it: all of it is one colour",
         "huge.png": "larger than 50 megapixels; scale it down",
         "nothing": f"no pictures in this folder {formats}",
         "missing.png": "No such file or directory",

@@ -1,6 +1,7 @@
 // Draw on the canvas, send it to the server, show what the network says.
 
 const PEN = 30; // of the canvas's 448: MNIST's strokes are about as wide beside its digits
+const MOST_BARS = 10; // of more classes, the most probable are shown
 
 const element = (id) => document.getElementById(id);
 const canvas = element("canvas");
@@ -14,17 +15,27 @@ let wanted = null; // gives the body of the next request
 let request = null; // the AbortController of the one under way
 let announcement = null; // the timer of what a screen reader is to say
 
-const bars = Array.from({ length: 10 }, (_, digit) => {
+const model = await (await fetch("model")).json(); // title, classes, layout
+const drawable = model.layout === "mnist";
+const invitation = drawable ? "Draw something, or drop a picture." : "Drop or upload a picture.";
+element("title").textContent = model.title;
+
+const bars = Array.from({ length: Math.min(model.classes.length, MOST_BARS) }, () => {
   const row = element("bars").insertRow();
   const head = document.createElement("th");
   head.scope = "row";
-  head.textContent = digit;
   const meter = document.createElement("meter");
-  meter.setAttribute("aria-label", `Probability of ${digit}`);
   row.append(head);
   row.insertCell().append(meter);
-  return { row, meter, text: row.insertCell() };
+  return { row, head, meter, text: row.insertCell() };
 });
+
+// The classes' numbers, as many as there are bars: all in their order, or the most probable.
+function shown(probabilities) {
+  const every = model.classes.map((_, number) => number);
+  if (every.length <= bars.length || !probabilities) return every.slice(0, bars.length);
+  return every.sort((a, b) => probabilities[b] - probabilities[a]).slice(0, bars.length);
+}
 
 function redraw() {
   context.fillStyle = "#fff";
@@ -52,18 +63,23 @@ function redraw() {
 }
 
 function show(message, answer = null) {
-  const known = answer !== null && answer.digit !== null;
+  const known = answer !== null && answer.class !== null;
   element("result").textContent = message;
   clearTimeout(announcement); // the answers follow the pen faster than they could be said
   announcement = setTimeout(() => (element("announcement").textContent = message), 500);
-  element("digit").textContent = known ? answer.digit : "–";
+  element("class").textContent = known ? answer.class : "–";
+  element("class").className = known && answer.class.length > 2 ? "long" : "";
   element("seen").hidden = !known;
   if (known) element("seen").src = answer.seen;
-  bars.forEach(({ row, meter, text }, digit) => {
-    const probability = known ? answer.probabilities[digit] : 0;
+  shown(known ? answer.probabilities : null).forEach((number, place) => {
+    const { row, head, meter, text } = bars[place];
+    const name = model.classes[number];
+    const probability = known ? answer.probabilities[number] : 0;
+    head.textContent = name;
+    meter.setAttribute("aria-label", `Probability of ${name}`);
     meter.value = probability;
     text.textContent = known ? `${(100 * probability).toFixed(1)} %` : "–";
-    row.className = known && digit === answer.digit ? "best" : "";
+    row.className = known && name === answer.class ? "best" : "";
   });
 }
 
@@ -87,11 +103,11 @@ async function answer(body, signal) {
     if (signal.aborted) return;
     if (!response.ok) {
       show(`Not read: ${found.error}.`);
-    } else if (found.digit === null) {
-      show("No digit found. Draw one from 0 to 9.");
+    } else if (found.class === null) {
+      show(`Nothing found. ${invitation}`);
     } else {
-      const percent = (100 * found.probabilities[found.digit]).toFixed(1);
-      show(`This is a ${found.digit}, with ${percent}\u00a0% probability.`, found);
+      const percent = (100 * found.probabilities[model.classes.indexOf(found.class)]).toFixed(1);
+      show(`This is ${found.class}, with ${percent}\u00a0% probability.`, found);
     }
   } catch (error) {
     if (error.name !== "AbortError") show("The server does not answer. Is it still running?");
@@ -113,7 +129,7 @@ function changed() {
   } else {
     wanted = null;
     request?.abort();
-    show("Draw a digit from 0 to 9.");
+    show(invitation);
   }
 }
 
@@ -157,7 +173,7 @@ function point(event) {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (pointer !== null || event.button !== 0) return;
+  if (!drawable || pointer !== null || event.button !== 0) return;
   pointer = event.pointerId;
   canvas.setPointerCapture(pointer);
   strokes.push([point(event)]);
@@ -191,5 +207,16 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// A picture may be dropped anywhere on the page; else the browser would leave it for the picture.
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  if (event.dataTransfer.files.length) upload(event.dataTransfer.files[0]);
+});
+
+if (!drawable) {
+  canvas.style.cursor = "default";
+  canvas.setAttribute("aria-label", "The picture that was dropped or uploaded");
+}
 redraw();
-show("Draw a digit from 0 to 9.");
+show(invitation);
