@@ -15,7 +15,7 @@ def test_prepared_data_that_a_colleague_has_pushed_needs_no_source(project: Proj
         )
     lend_environment(project)
     output = project.run("make", "run", MNIST_MIRROR=MIRROR)
-    assert "MNIST: the four files are in " in output
+    assert "mnist: the four files are in " in output
     assert executed(output) == ["prepare", "train", "evaluate", "export"]
     project.run("git", "commit", "--quiet", "--all", "--message=Run")
     store = project.folder.parent / "store"
