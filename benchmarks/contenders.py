@@ -96,24 +96,29 @@ def recipe(
 ) -> Iterator[tuple[float, float, float | None]]:
     """One of this pipeline's recipes, on all training images; the test set only reports.
 
-    `plain`: by the loop that any device can run, not by what is faster on a CPU.
+    `plain`: by the loop that any device can run, on one thread.
     """
     from stages.common.params import PARAMS, load_params
     from stages.common.splits import TEST, TRAIN, load_split
     from stages.network.inference import accuracy, predict_batches
     from stages.network.networks import build
-    from stages.train import FASTER
-    from stages.training import loop
-    from stages.training.setup import fix_randomness
+    from stages.training import feed_forward, loop
+    from stages.training.parallel import Group
+    from stages.training.setup import cores, fix_randomness
 
     params = load_params(ROOT / PARAMS).recipes[name]
     params = params.model_copy(update={"epochs": epochs or params.epochs})
-    train = loop.train if plain else FASTER[params.network]
     fix_randomness(seed)
     network = build(params.architecture, 10)
+    if params.network == "feed_forward" and not plain:
+        training = feed_forward.Training(network, load_split(TRAIN), params, seed)
+    else:
+        group = Group(1 if plain else cores())
+        training = loop.Training(network, load_split(TRAIN), params, seed, group)
     test = load_split(TEST)
     started = time.perf_counter()
-    for epoch, _ in enumerate(train(network, load_split(TRAIN), params, seed), start=1):
+    for epoch in range(1, params.epochs + 1):
+        training.epoch(epoch)
         trained = time.perf_counter()
         right = None
         # The convolutional networks' test takes as long as much of an epoch.

@@ -2,7 +2,7 @@
 
 How a sum of floating point numbers is rounded depends on the order in which they are added, and so on
 the number of threads, the width of the processor's registers and the library that adds. So every stage
-computes on one thread (where more are used, the recipe says so and our own code divides the work), and
+computes on one thread (where more are used, our own code divides the work, `training/parallel.py`), and
 every x86-64 processor with AVX2 computes by the instructions of the first of them, Intel's Haswell.
 NumPy, its OpenBLAS, torch and oneDNN read these variables once, when they are imported or first used,
 so this file is imported before them. What PyTorch must not compute itself is in

@@ -18,22 +18,32 @@ from stages.common.stage import Stage
 from stages.network.checkpoint import save_network
 from stages.network.inference import accuracy, mean_loss, predict_batches
 from stages.network.networks import build
-from stages.training import feed_forward, loop, parallel
-from stages.training.setup import fix_randomness, pick_device
+from stages.training import feed_forward, launch, loop
+from stages.training.parallel import Group, join
+from stages.training.resume import Checkpoint, decode
+from stages.training.setup import cores, fix_randomness, pick_device, processor
 
 METRICS = Path("metrics/train.json")
 EPOCHS = Path("metrics/epochs.csv")
 COLUMNS = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy")
-VALIDATION_BATCH_SIZE = 250  # bounds memory only
-# On a CPU, what does the same as `loop.train` in less time.
-FASTER = {"feed_forward": feed_forward.train, "convolutional": parallel.train}
+VALIDATION_BATCH_SIZE = 250  # bounds memory, and is what threads and processes share
 
 
-def validate(network: nn.Module, validation: Split, device: torch.device) -> loop.Result | None:
+def validate(
+    network: nn.Module, validation: Split, classes: int, group: Group
+) -> loop.Result | None:
     """Return the network's result on the validation set; None if that is empty."""
     if len(validation) == 0:
         return None
-    logits = predict_batches(network, validation.images, VALIDATION_BATCH_SIZE, device)
+    batches = validation.images.split(VALIDATION_BATCH_SIZE)
+    weights = next(network.parameters())
+
+    def compute(number: int, row: torch.Tensor) -> None:
+        logits = predict_batches(network, batches[number], VALIDATION_BATCH_SIZE, weights.device)
+        row[: logits.numel()] = logits.flatten()
+
+    rows = group.gather(compute, len(batches), weights.new_zeros(VALIDATION_BATCH_SIZE * classes))
+    logits = rows.flatten()[: len(validation) * classes].view(-1, classes).cpu()
     return loop.Result(mean_loss(logits, validation.labels), accuracy(logits, validation.labels))
 
 
@@ -54,27 +64,58 @@ def check_finite(network: nn.Module, losses: list[float], epoch: int, params: Pa
 
 def main(stage: Stage) -> None:
     params = load_params()
-    recipe, seed = params.recipe, params.train.seed
+    if launch.is_wanted():
+        launch.launch()
     device = pick_device(params.train.device)
-    training, validation = load_split(TRAIN), load_split(VALIDATION)
+    # Dropout is drawn from PyTorch's global generator, of which a process has one.
+    threads = 1 if params.recipe.network == "feed_forward" or device.type != "cpu" else cores()
+    facts = stage.facts | {"device": device.type, "processor": processor()}
+    with join(facts, params.recipe.shards, threads, device) as group:
+        if not group.idle:
+            train(stage, params, device, group, facts)
 
+
+def train(stage: Stage, params: Params, device: torch.device, group: Group, facts: dict) -> None:
+    """Train in a group of processes, of which the main one writes the outputs."""
+    recipe, seed = params.recipe, params.train.seed
+    training, validation = load_split(TRAIN), load_split(VALIDATION)
     fix_randomness(seed)
     network = build(recipe.architecture, len(training.classes)).to(device)
-    train = FASTER[recipe.network] if device.type == "cpu" else loop.train
-    rows, metrics = [], {}
-    for epoch, result in enumerate(train(network, training, recipe, seed), start=1):
+    if recipe.network == "feed_forward" and recipe.shards == 1 and device.type == "cpu":
+        trainer = feed_forward.Training(network, training, recipe, seed)
+    else:
+        trainer = loop.Training(network, training, recipe, seed, group)
+
+    rows = []
+    checkpoint = Checkpoint(facts) if group.main else None
+    if saved := group.share(checkpoint and checkpoint.load()):
+        state = decode(saved)
+        rows = state["rows"]
+        network.load_state_dict(state["network"])
+        trainer.load_state_dict(state["trainer"])
+        if group.main:
+            print(f"Going on after epoch {len(rows)}, from a checkpoint", flush=True)
+    for epoch in range(len(rows) + 1, recipe.epochs + 1):
+        result = trainer.epoch(epoch)
         stage.check_inputs()
-        validated = validate(network, validation, device)
+        validated = validate(network, validation, len(training.classes), group)
         line = f"Epoch {epoch}: train loss {result.loss:.6f}"
-        metrics = {"train": result._asdict()}
         if validated:
             line += f", validation accuracy {validated.accuracy:.2%}"
             line += f", validation loss {validated.loss:.6f}"
-            metrics["validation"] = validated._asdict()
-        check_finite(network, [part["loss"] for part in metrics.values()], epoch, params)
+        check_finite(network, [part.loss for part in (result, validated) if part], epoch, params)
         rows.append((epoch, *result, *(validated or (None, None))))
-        print(line, flush=True)
+        if group.main:
+            print(line, flush=True)
+            state = {"network": network.state_dict(), "trainer": trainer.state_dict()}
+            checkpoint.save(state | {"rows": rows})
+    group.agree()
+    if not group.main:
+        return
 
+    metrics = {"train": loop.Result(*rows[-1][1:3])._asdict()}
+    if len(validation):
+        metrics["validation"] = loop.Result(*rows[-1][3:])._asdict()
     record = {
         "dataset": training.dataset,
         "images": len(training),
@@ -84,3 +125,4 @@ def main(stage: Stage) -> None:
     save_network(stage.outputs, network, recipe.architecture, record)
     stage.outputs.write_csv(EPOCHS, COLUMNS, rows)
     stage.outputs.write_json(METRICS, metrics)
+    stage.outputs.afterwards(checkpoint.remove)

@@ -1,6 +1,7 @@
 """Small inputs for stages and rooms, and how they are run on them in this process."""
 
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +48,8 @@ def run_stage(
     main: Callable[[Stage], None], check_inputs: Callable[[], None] = lambda: None
 ) -> None:
     """Run a stage's `main` in the folder in which we stand, and publish its outputs."""
-    write(lambda outputs: main(Stage(outputs, check_inputs)))
+    facts = {"run": uuid.uuid4().hex}  # so that no run goes on from the checkpoint of another
+    write(lambda outputs: main(Stage(outputs, facts, check_inputs)))
 
 
 def write(function: Callable[[Outputs], None]) -> None:

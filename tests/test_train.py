@@ -66,7 +66,9 @@ def test_the_seed_draws_the_initial_weights_too(prepared: Path):
     recipe = load_params().recipe
     torch.manual_seed(7)
     network = build(recipe.architecture, 10)
-    list(feed_forward.train(network, load_split(TRAIN), recipe, seed=7))
+    training = feed_forward.Training(network, load_split(TRAIN), recipe, 7)
+    for epoch in range(1, recipe.epochs + 1):
+        training.epoch(epoch)
     for name, values in network.state_dict().items():
         assert torch.equal(stored.state_dict()[name], values)
 

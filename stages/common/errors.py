@@ -1,8 +1,14 @@
 """How a command tells its user what went wrong: one line on stderr, no traceback."""
 
 import gc
+import json
+import os
 import sys
 from collections.abc import Callable
+
+# A variable that names a file. A process that starts others sets it: they leave their lines there, and
+# it tells one of them.
+COLLECTED = "STAGES_ERRORS"
 
 
 def printable(path: object) -> str:
@@ -29,14 +35,37 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(str(error), error.exit_code)
         sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:
             raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+        _tell(f"{error.filename}: {error.strerror}", 1)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
         # Else Python would look for cycles among all of torch's objects as it ends: half a second.
         gc.freeze()
+
+
+def collected() -> list[UserError]:
+    """Return what other processes have left to be told."""
+    try:
+        with open(os.environ[COLLECTED]) as file:  # noqa: PTH123
+            lines = [json.loads(line) for line in file]
+    except FileNotFoundError:
+        return []
+    errors = []
+    for code, message in lines:
+        errors.append(UserError(message))
+        errors[-1].exit_code = code
+    return errors
+
+
+def _tell(message: str, exit_code: int) -> None:
+    if COLLECTED in os.environ:
+        with open(os.environ[COLLECTED], "a") as file:  # noqa: PTH123  pathlib takes its time to load
+            file.write(json.dumps([exit_code, message]) + "\n")
+    else:
+        print(f"error: {message}", file=sys.stderr)

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ class Outputs:
 
     def __init__(self) -> None:
         self._temporary: dict[Path, Path] = {}
+        self._afterwards: list[Callable[[], None]] = []
 
     @contextmanager
     def file(self, path: Path) -> Iterator[Path]:
@@ -51,10 +52,16 @@ class Outputs:
             writer.writerow(columns)
             writer.writerows(rows)
 
+    def afterwards(self, function: Callable[[], None]) -> None:
+        """Have a function called once all files have their names."""
+        self._afterwards.append(function)
+
     def publish(self) -> None:
         """Give all files their names."""
         for path, temporary in self._temporary.items():
             temporary.replace(path)
+        for function in self._afterwards:
+            function()
 
     def discard(self) -> None:
         """Remove what has no name yet."""

@@ -78,6 +78,7 @@ class _Recipe(Section):
     epochs: PositiveInt
     batch_size: PositiveInt
     learning_rate: Annotated[float, Field(gt=0)]
+    shards: Annotated[int, Field(ge=1, le=256)]
 
 
 class FeedForwardRecipe(_Recipe):
@@ -113,7 +114,6 @@ class ConvolutionalRecipe(_Recipe):
     shear: Annotated[float, Field(ge=0, lt=1)]
     shift: Annotated[float, Field(ge=0, le=SIDE)]
     bend: Annotated[float, Field(ge=0, le=SIDE)]
-    threads: Annotated[int, Field(ge=1, le=256)]
 
     @model_validator(mode="after")
     def _the_layers_fit_the_image(self) -> "ConvolutionalRecipe":
@@ -132,10 +132,10 @@ class ConvolutionalRecipe(_Recipe):
                     f"kernel_sizes: {self.kernel_sizes} with pool_sizes {self.pool_sizes} leave "
                     f"nothing of the {SIDE} pixels after layer {layer}: use smaller ones"
                 )
-        if self.batch_size < 2 * self.threads:
+        if self.batch_size < 2 * self.shards:
             raise ValueError(
-                f"batch_size: {self.batch_size} is too small for {self.threads} threads: batch "
-                f"normalisation wants at least two images in each share, so at least {2 * self.threads}"
+                f"batch_size: {self.batch_size} is too small for {self.shards} shards: batch "
+                f"normalisation wants at least two images in each, so at least {2 * self.shards}"
             )
         return self
 

@@ -24,13 +24,14 @@ class Stage(NamedTuple):
     """What a stage's `main` is given."""
 
     outputs: Outputs
+    facts: dict[str, str]  # all that the result depends on, by name: digests and parameters
     check_inputs: Callable[[], None]  # raises UserError where an input was changed meanwhile
 
 
 def run_main(main: Callable[[Stage], None], inputs: "Inputs") -> None:
     """Run a stage's `main`; publish its outputs if the inputs are still the same."""
     with whole_files() as outputs:
-        main(Stage(outputs, inputs.check))
+        main(Stage(outputs, inputs.facts, inputs.check))
         inputs.check()
 
 
@@ -51,7 +52,7 @@ class Inputs:
         params = read_yaml(PARAMS)
         self._deps = [Path(_fill_in(dep, params)) for dep in definition.get("deps", [])]
         self._params = [_fill_in(key, params) for key in definition.get("params", [])]
-        self._before = self._digests()
+        self.facts = self._digests()
 
     def check(self) -> None:
         """Refuse to go on if anything has changed since this object was made.
@@ -59,12 +60,12 @@ class Inputs:
         Raises:
             UserError: something has; the line names it.
         """
-        if self._digests() == self._before:
+        if self._digests() == self.facts:
             return
         time.sleep(SECOND_LOOK)
         after = self._digests()
-        for name in sorted(self._before.keys() | after.keys()):
-            old, new = self._before.get(name, "nothing"), after.get(name, "nothing")
+        for name in sorted(self.facts.keys() | after.keys()):
+            old, new = self.facts.get(name, "nothing"), after.get(name, "nothing")
             if old != new:
                 change = f" from {old} to {new}" if name.startswith(f"{PARAMS}: ") else ""
                 raise UserError(
@@ -74,7 +75,7 @@ class Inputs:
                     "takes them from its cache"
                 )
 
-    def _digests(self) -> dict[str, str | bytes]:
+    def _digests(self) -> dict[str, str]:
         """Return the SHA-256 of each file, by its path, and each parameter, by its name."""
         digests, rules = self._parameters(), ignored()
         for dep in self._deps:
@@ -82,7 +83,7 @@ class Inputs:
                 # An editor's temporary file may be gone before it is opened.
                 if not rules.match_file(path):
                     with suppress(FileNotFoundError), Path(path).open("rb") as file:
-                        digests[path] = hashlib.file_digest(file, "sha256").digest()
+                        digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
         return digests
 
     def _parameters(self) -> dict[str, str]:

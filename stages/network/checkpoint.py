@@ -23,9 +23,12 @@ def save_network(outputs: Outputs, network: nn.Module, architecture: dict, train
     set, recipe, parameters, number of images), and the SHA-256 of the file of weights.
     """
     buffer = io.BytesIO()  # torch.save to a path would write the path's stem into the file
-    torch.save(
-        {key: value.cpu().contiguous() for key, value in network.state_dict().items()}, buffer
-    )
+    # Clones, each in memory of its own: parts of a longer vector would be saved with all of it.
+    state = {
+        key: value.cpu().clone(memory_format=torch.contiguous_format)
+        for key, value in network.state_dict().items()
+    }
+    torch.save(state, buffer)
     weights = buffer.getvalue()
     outputs.write_bytes(WEIGHTS, weights)
     record = {"network": architecture, "training": training, "weights_sha256": sha256(weights)}

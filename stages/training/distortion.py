@@ -16,6 +16,9 @@ class Distortion(NamedTuple):
     maps: Tensor  # float32 [n, 2, 3], affine maps as `affine_grid` takes them
     bends: Tensor  # float32 [n, 2, 5, 5], displacements at 5 by 5 points, in half images
 
+    def to(self, device: torch.device) -> "Distortion":
+        return Distortion(self.maps.to(device), self.bends.to(device))
+
 
 def draw(n: int, recipe: ConvolutionalRecipe, generator: torch.Generator) -> Distortion:
     """Draw how n images are distorted.
@@ -25,20 +28,16 @@ def draw(n: int, recipe: ConvolutionalRecipe, generator: torch.Generator) -> Dis
     normally distributed, with a standard deviation of `bend` pixels.
     """
 
-    def uniform(largest: float) -> Tensor:
-        draws = torch.rand(n, generator=generator, device=generator.device)
-        return (2 * draws - 1) * largest
-
-    angle = uniform(math.radians(recipe.rotation))
+    angle, width, height, shear, right, down = 2 * torch.rand(6, n, generator=generator) - 1
+    angle, shear = angle * math.radians(recipe.rotation), shear * recipe.shear
+    width, height = 1 + width * recipe.scaling, 1 + height * recipe.scaling
+    right, down = (part * (recipe.shift * 2 / SIDE) for part in (right, down))  # 2 units wide
     cosine, sine = angle.cos(), angle.sin()
-    width, height = 1 + uniform(recipe.scaling), 1 + uniform(recipe.scaling)
-    shear = uniform(recipe.shear)
-    right, down = (uniform(recipe.shift * 2 / SIDE) for _ in range(2))  # the image is 2 units wide
     rows = (
         torch.stack([cosine * width, (shear * cosine - sine) * height, right], dim=1),
         torch.stack([sine * width, (shear * sine + cosine) * height, down], dim=1),
     )
-    normal = torch.randn(n, 2, 5, 5, generator=generator, device=generator.device)
+    normal = torch.randn(n, 2, 5, 5, generator=generator)
     return Distortion(torch.stack(rows, dim=1), normal * (recipe.bend * 2 / SIDE))
 
 

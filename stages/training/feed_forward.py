@@ -5,12 +5,13 @@ each result take longer than the matrix products. So here each step writes into 
 once, all parameters are one vector to Adam, and the next batches are prepared on another core: an
 epoch of the tutorial's recipe takes a quarter of the time of the plain loop (benchmarks/results.md).
 Products and tanh are asked of NumPy directly, from which `network.kernels` has them, too.
-The result is that of `loop.train` up to rounding, and to other draws for dropout:
+The result is that of `loop.Training` up to rounding, and to other draws for dropout:
 tests/training/test_feed_forward.py.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -23,7 +24,8 @@ from tqdm import tqdm
 from stages.common.params import FeedForwardRecipe
 from stages.common.splits import Split
 from stages.network.pixels import to_input
-from stages.training.loop import Result
+from stages.training.loop import Result, views
+from stages.training.setup import draws
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -81,6 +83,17 @@ class Adam:
         self.steps = torch.zeros(())
         self._one = torch.ones_like(self.steps)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            "first_moment": self.first_moment,
+            "second_moment": self.second_moment,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, values in self.state_dict().items():
+            values.copy_(state[name])
+
     def step(self) -> None:
         self.steps += self._one
         # What torch.optim.Adam(fused=True) calls, without its bookkeeping for each step.
@@ -99,13 +112,6 @@ class Adam:
             amsgrad=False,
             maximize=False,
         )
-
-
-def views(vector: Tensor, network: nn.Module) -> list[Tensor]:
-    """Return the parts of `vector` [P] in the shapes of the network's parameters."""
-    shapes = [parameter.shape for parameter in network.parameters()]
-    parts = vector.split([shape.numel() for shape in shapes])
-    return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class Batch(NamedTuple):
@@ -199,28 +205,50 @@ def linear(layer: Layer, inputs: np.ndarray, out: np.ndarray) -> None:
     np.add(out, layer.bias, out=out)
 
 
-def train(
-    network: nn.Module, split: Split, recipe: FeedForwardRecipe, seed: int
-) -> Iterator[Result]:
-    """Train `network` in place, as `loop.train` does, on the CPU."""
-    adam = Adam(network, recipe.learning_rate)
-    weights, gradients = views(adam.values, network), views(adam.gradient, network)
-    classes = len(weights[-1])
-    shuffle = torch.Generator().manual_seed(seed)
-    noise = torch.Generator().manual_seed(seed)
-    images_ahead = recipe.batch_size * max(1, IMAGES_AHEAD // recipe.batch_size)
-    gradient_of = {}  # by the size of the batch: the last one of an epoch may be smaller
+class Training:
+    """Trains `network` in place, as `loop.Training` does, on the CPU and on whole batches."""
+
+    def __init__(
+        self, network: nn.Module, split: Split, recipe: FeedForwardRecipe, seed: int
+    ) -> None:
+        self._split, self._recipe, self._seed = split, recipe, seed
+        self._adam = Adam(network, recipe.learning_rate)
+        self._weights = views(self._adam.values, list(network.parameters()))
+        self._gradients = views(self._adam.gradient, self._weights)
+        self._gradient_of = {}  # by the size of the batch: the last one of an epoch may be smaller
+
+    @np.errstate(all="ignore")  # as PyTorch, which does not warn of what overflows
+    @torch.inference_mode()
+    def epoch(self, epoch: int) -> Result:
+        """Train for one epoch; the first is 1."""
+        size, noise = self._recipe.batch_size, draws(self._seed, epoch, batch=1)
+        order = torch.randperm(len(self._split), generator=draws(self._seed, epoch))
+        total_loss, right = torch.zeros(()), torch.zeros(())
+        # disable=None: a bar on a terminal only
+        bar = tqdm(total=len(order), desc=f"epoch {epoch}", unit="images", disable=None)
+        images_ahead = size * max(1, IMAGES_AHEAD // size)
+        prepare = partial(self._prepare, noise=noise)
+        for batches, logits, labels in ahead(prepare, order.split(images_ahead)):
+            for batch in batches:
+                self._step(batch)
+            total_loss += cross_entropy(logits, labels, reduction="sum")
+            right += (logits.argmax(dim=1) == labels).sum()
+            bar.update(len(labels))
+        bar.close()
+        return Result(total_loss.item() / len(order), right.item() / len(order))
 
     @torch.inference_mode()
-    def prepare(indices: Tensor) -> tuple[list[Batch], Tensor, Tensor]:
+    def _prepare(
+        self, indices: Tensor, noise: torch.Generator
+    ) -> tuple[list[Batch], Tensor, Tensor]:
         """Return some batches, and their logits [n, classes], still unset, and labels int64 [n]."""
-        images, labels = split.take(indices)
-        size = recipe.batch_size
+        images, labels = self._split.take(indices)
+        size, classes = self._recipe.batch_size, len(self._weights[-1])
         sizes = torch.tensor([len(part) for part in labels.split(size)])
         targets = -one_hot(labels, classes) / sizes.repeat_interleave(sizes).unsqueeze(1)
         layers = [
-            dropout_mask(len(labels), units, recipe.dropout, noise).split(size)
-            for units in recipe.hidden_sizes
+            dropout_mask(len(labels), units, self._recipe.dropout, noise).split(size)
+            for units in self._recipe.hidden_sizes
         ]
         masks = zip(*layers, strict=True) if layers else [()] * len(sizes)
         logits = torch.empty(len(labels), classes)
@@ -228,28 +256,21 @@ def train(
         parts = (inputs.split(size), targets.split(size), masks, logits.split(size))
         return [Batch(*part) for part in zip(*parts, strict=True)], logits, labels
 
-    @np.errstate(all="ignore")  # as PyTorch, which does not warn of what overflows
-    @torch.inference_mode()
-    def run(epoch: int) -> Result:
-        order = torch.randperm(len(split), generator=shuffle)
-        total_loss, right = torch.zeros(()), torch.zeros(())
-        # disable=None: a bar on a terminal only
-        bar = tqdm(total=len(split), desc=f"epoch {epoch}", unit="images", disable=None)
-        for batches, logits, labels in ahead(prepare, order.split(images_ahead)):
-            for batch in batches:
-                size = len(batch.inputs)
-                if size not in gradient_of:
-                    gradient_of[size] = Gradient(weights, gradients, recipe.activations, size)
-                gradient_of[size](batch)
-                adam.step()
-            total_loss += cross_entropy(logits, labels, reduction="sum")
-            right += (logits.argmax(dim=1) == labels).sum()
-            bar.update(len(labels))
-        bar.close()
-        return Result(total_loss.item() / len(split), right.item() / len(split))
+    def _step(self, batch: Batch) -> None:
+        size = len(batch.inputs)
+        if size not in self._gradient_of:
+            self._gradient_of[size] = Gradient(
+                self._weights, self._gradients, self._recipe.activations, size
+            )
+        self._gradient_of[size](batch)
+        self._adam.step()
 
-    for epoch in range(1, recipe.epochs + 1):
-        yield run(epoch)
+    def state_dict(self) -> dict:
+        """Return what is needed to go on, besides the network's own state."""
+        return self._adam.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self._adam.load_state_dict(state)
 
 
 def dropout_mask(n: int, units: int, dropout: float, generator: torch.Generator) -> Tensor:

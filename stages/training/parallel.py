@@ -1,74 +1,207 @@
-"""The training loop with each batch divided among threads, for convolutional networks on a CPU.
+"""Who computes what: the threads of a process, and the processes that torchrun has started.
 
-PyTorch's own threads wait for one another in each of hundreds of small operations of a step: with
-another process on one of two cores, a training took ten times as long. These wait once a step. On two
-cores an epoch takes 0.6 of the time of the plain loop (benchmarks/results.md). Batch normalisation
-takes its statistics from a part of the batch, so the number of threads is part of the recipe; apart
-from that, tests/training/test_parallel.py holds the gradients to those of the plain loop.
+A batch is cut into parts whoever computes them (`loop.py`). Here the work is divided, and what it gives
+is gathered. PyTorch's own threads wait for one another in each of hundreds of small
+operations of a step; with another program on one of two cores, a training took ten times as long.
+These threads, and the processes, wait once a step.
 """
 
-import copy
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
 
 from stages.common.errors import UserError
-from stages.common.params import ConvolutionalRecipe
-from stages.common.splits import Split
-from stages.training import loop
-from stages.training.distortion import Distortion
-from stages.training.loop import Batch, Result
+from stages.training import launch
+from stages.training.addresses import choose_interface
+from stages.training.launch import LostError
+
+SILENCE = timedelta(minutes=2)  # after which another process is taken for lost
+FOREVER = timedelta(days=365)
 
 
-def train(
-    network: nn.Module, split: Split, recipe: ConvolutionalRecipe, seed: int
-) -> Iterator[Result]:
-    """Train `network` in place, as `loop.train` does, each batch by `recipe.threads` threads."""
-    smallest = min(len(split), recipe.batch_size)
-    if smallest < 2 * recipe.threads:
-        raise UserError(
-            f"params.yaml: threads: {recipe.threads} is too many for batches of {smallest} images: "
-            f"batch normalisation wants two in each part; use at most {smallest // 2}"
-        )
-    learner = loop.learner_of(network)
-    replicas = [learner, *(replica_of(learner) for _ in range(1, recipe.threads))]
-    flush = partial(torch.set_flush_denormal, True)  # is set for each thread
-    with ThreadPoolExecutor(recipe.threads, initializer=flush) as pool:
+class Group:
+    """The processes that share the work, and how many threads each has; by default this one alone.
 
-        def gradient(_: nn.Module, batch: Batch, size: int) -> Tensor:
-            work = partial(loop.gradient, size=size)
-            shares = sum(pool.map(work, replicas, divide(batch, len(replicas))))
-            merge_gradients(replicas)
-            return shares
-
-        yield from loop.train(network, split, recipe, seed, gradient)
-
-
-def divide(batch: Batch, parts: int) -> list[Batch]:
-    """Divide a batch into so many, whose sizes differ by one at most."""
-    images, labels, *distortion = (
-        part.tensor_split(parts) for part in (batch.images, batch.labels, *batch.distortion)
-    )
-    distortions = map(Distortion, *distortion)
-    return [Batch(*part) for part in zip(images, labels, distortions, strict=True)]
-
-
-def replica_of(learner: nn.Module) -> nn.Module:
-    """Return a copy with the same weights in the same memory, and gradients of its own.
-
-    The running statistics of its batch normalisation are its own too, and are not used.
+    `main` is the one that reads and writes files. An `idle` one has no part to compute.
     """
-    replica = copy.deepcopy(learner).train()
-    for copied, weights in zip(replica.parameters(), learner.parameters(), strict=True):
-        copied.data = weights.data
-    return replica
+
+    def __init__(
+        self,
+        threads: int = 1,
+        processes: dist.ProcessGroup | None = None,
+        main: int = 0,
+        idle: bool = False,
+    ) -> None:
+        self._processes, self._main, self.idle = processes, main, idle
+        together = processes is not None and not idle
+        self.main = not idle and (processes is None or dist.get_rank() == main)
+        self._size, self._rank = (processes.size(), processes.rank()) if together else (1, 0)
+        self.quiet = None if self.main else True  # tqdm's `disable`; None: a bar on a terminal only
+        self._threads = threads
+        flush = partial(torch.set_flush_denormal, True)  # is set for each thread
+        self._pool = ThreadPoolExecutor(max(1, threads - 1), initializer=flush)
+        self._memory: dict[tuple[int, int], Tensor] = {}
+
+    def gather(self, compute: Callable[[int, Tensor], None], count: int, like: Tensor) -> Tensor:
+        """Have `compute(number, row)` fill a row for each number below `count`; return all rows.
+
+        The rows have the length and device of `like`, float32 [width]. The result, [count, width], is
+        the same in each process, and valid until the next call.
+        """
+        each = -(-count // self._size)  # the last processes may have fewer
+        every = self._rows(each * self._size, like)
+        first = self._rank * each
+        mine = range(first, min(first + each, count))
+        own = every[first : first + each]
+
+        def work(numbers: range) -> None:
+            for number in numbers:
+                compute(number, own[number - first])
+
+        share = -(-len(mine) // self._threads) or 1
+        shares = [mine[start : start + share] for start in range(0, len(mine), share)]
+        futures = [self._pool.submit(work, numbers) for numbers in shares[1:]]
+        if shares:
+            work(shares[0])
+        for future in futures:
+            future.result()
+        if self._size > 1:
+            with lost_processes():
+                dist.all_gather_single(every, own.clone(), self._processes)
+        return every[:count]
+
+    def _rows(self, count: int, like: Tensor) -> Tensor:
+        """Return memory that is kept: new memory for each step would be slower to write."""
+        shape = (count, len(like))
+        if shape not in self._memory:
+            self._memory[shape] = like.new_zeros(shape)
+        return self._memory[shape]
+
+    def share(self, message: object) -> object:
+        """Return what the main process gives, in each process."""
+        messages = [message]
+        if self._size > 1:
+            with lost_processes():
+                dist.broadcast_object_list(messages, self._main, self._processes)
+        return messages[0]
+
+    def agree(self) -> None:
+        """Wait until all processes are here, so that none goes on where another has refused to."""
+        if self._size > 1:
+            with lost_processes():
+                dist.barrier(self._processes)
 
 
-def merge_gradients(replicas: list[nn.Module]) -> None:
-    """Add the gradients of a network's replicas to those of the first, which is the network."""
-    for parameter, *others in zip(*(one.parameters() for one in replicas), strict=True):
-        for other in others:
-            parameter.grad += other.grad
+@contextmanager
+def join(facts: dict[str, str], parts: int, threads: int, device: torch.device) -> Iterator[Group]:
+    """Yield the group of processes that train together, of which so many have a part to compute.
+
+    They end together. `facts` are all that the result depends on, and must be the same everywhere.
+
+    Raises:
+        UserError: they are not, or not exactly one host runs the stage.
+        LostError: another process has ended or does not answer.
+    """
+    if not launch.is_child():
+        yield Group(threads)
+        return
+    launch.end_with_parent()
+    choose_interface(launch.place()["host"])
+    with lost_processes():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=SILENCE
+        )
+    try:
+        everyone: list = [None] * dist.get_world_size()
+        with lost_processes():
+            dist.all_gather_object(everyone, launch.place() | {"facts": facts})
+        main = find_main(everyone)
+        compare(everyone, main)
+        others = [rank for rank in range(len(everyone)) if rank != main]
+        ranks = sorted([main, *others[: parts - 1]])
+        with lost_processes():
+            processes, end = dist.new_group(ranks), dist.new_group(timeout=FOREVER)
+        if dist.get_rank() == main:
+            hosts = len({place["host"] for place in everyone})
+            print(describe(parts, len(everyone), hosts), flush=True)
+        group = Group(threads, processes, main, idle=dist.get_rank() not in ranks)
+        yield group
+        with lost_processes():
+            dist.barrier(end)
+    finally:
+        dist.destroy_process_group()
+
+
+def describe(parts: int, processes: int, hosts: int) -> str:
+    """Say how the work is divided."""
+    among = f"{processes} processes on {hosts} host{'s' if hosts > 1 else ''}"
+    if parts < processes:
+        return (
+            f"Training on {parts} of {among}: the recipe's `shards` is {parts}, so {parts} of them "
+            "have something to compute"
+        )
+    return f"Training on {among}, which share the {parts} parts of each batch"
+
+
+def find_main(everyone: list[dict]) -> int:
+    """Return the rank of the process that reads and writes files.
+
+    It is the first on the host that runs the stage, or of those that torchrun itself has started.
+
+    Raises:
+        UserError: no host runs the stage, or several do.
+    """
+    first = [rank for rank, at in enumerate(everyone) if not at["worker"] and at["local_rank"] == 0]
+    hosts = " and ".join(everyone[rank]["host"] for rank in first)
+    if not first:
+        raise UserError("every host runs `make worker`: run `dvc repro` on one of them")
+    if len(first) > 1 and everyone[first[0]]["launched"]:
+        raise UserError(f"{hosts} both run the stage: run `make worker` on all hosts but one")
+    return first[0]
+
+
+def compare(everyone: list[dict], main: int) -> None:
+    """Refuse processes that would compute something else than the main one.
+
+    Raises:
+        UserError: one would; the line names what differs.
+    """
+    expected = everyone[main]["facts"]
+    for at in everyone:
+        names = [
+            name
+            for name in sorted(expected.keys() | at["facts"].keys())
+            if expected.get(name) != at["facts"].get(name)
+        ]
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise UserError(
+                f"{everyone[main]['host']} and {at['host']} would not compute the same: they differ in "
+                f"{', '.join(names[:3])}{more}; bring both to the same commit, parameters and data "
+                "(`git status` and `dvc status` on each), then start both again"
+            )
+
+
+@contextmanager
+def lost_processes() -> Iterator[None]:
+    """Turn what PyTorch says of a lost connection into one line.
+
+    Raises:
+        LostError: another process has ended, or does not answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # "[…/gloo/transport/tcp/pair.cc:534] Connection closed by peer [10.9.0.2]:4242. This means …"
+        reason = re.sub(r"^\[\S*\] ", "", str(error).partition("\n")[0]).partition(". ")[0]
+        raise LostError(
+            f"another process of the training has ended or does not answer ({reason}); its own "
+            "message says why. `dvc repro` goes on from the last whole epoch"
+        ) from None

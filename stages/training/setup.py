@@ -1,10 +1,14 @@
 """What is settled before a training: the device, the random numbers, the kernels."""
 
 import os
+import platform
 
+import numpy as np
 import torch
 
+from stages import COMMON_BYTES
 from stages.common.errors import UserError
+from stages.training import launch
 
 
 def pick_device(name: str) -> torch.device:
@@ -30,7 +34,38 @@ def pick_device(name: str) -> torch.device:
             f"note: train.device: {name}: the last digits of the weights differ from those of a CPU, "
             "and may from those of another such device (docs/reproducibility.md)"
         )
+    if name == "cuda" and launch.is_child():
+        return torch.device(name, own_gpu())
     return torch.device(name)
+
+
+def own_gpu() -> int:
+    """Return the number of the GPU of this process, one of several on this host.
+
+    Raises:
+        UserError: there are fewer GPUs than processes.
+    """
+    number, gpus = launch.place()["local_rank"], torch.cuda.device_count()
+    if number >= gpus:
+        raise UserError(
+            f"PET_NPROC_PER_NODE: more than this host's {gpus} GPUs; use at most {gpus}"
+        )
+    torch.cuda.set_device(number)
+    return number
+
+
+def cores() -> int:
+    """Return how many cores this process may use, if others of the training share them."""
+    known = hasattr(os, "sched_getaffinity")
+    usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def processor() -> str:
+    """Return what all processors that give the same bytes have in common."""
+    if COMMON_BYTES:
+        return "x86-64 with AVX2 under Linux"
+    return f"{platform.machine()} under {platform.system()}"
 
 
 def fix_randomness(seed: int) -> None:
@@ -46,3 +81,13 @@ def fix_randomness(seed: int) -> None:
     # Adam's moments of always dark pixels decay into denormals, which are slow.
     torch.set_flush_denormal(True)
     torch.manual_seed(seed)
+
+
+def draws(seed: int, epoch: int, batch: int = 0, part: int = 0) -> torch.Generator:
+    """Return the generator, on the CPU, for what is random in one part of one batch of one epoch.
+
+    Batch 0 is the epoch itself: the order of its images. Since nothing is drawn from one generator
+    after the other, any process can draw any part, and a training can go on at any epoch.
+    """
+    mixed = np.random.SeedSequence((seed, epoch, batch, part)).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))

@@ -130,9 +130,9 @@ def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
         ),
         (
             "  recipe: tutorial ",
-            "  threads: 3\n  recipes: tutorial ",
-            "train.threads: unknown key; allowed are recipe, seed, device (it belongs to a recipe: "
-            "recipes.NAME.threads)",
+            "  shards: 3\n  recipes: tutorial ",
+            "train.shards: unknown key; allowed are recipe, seed, device (it belongs to a recipe: "
+            "recipes.NAME.shards)",
         ),
         ("  fast: ", "  fa.st: ", "recipes: 'fa.st' is not allowed: string should match pattern"),
         (
@@ -151,9 +151,9 @@ def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
         ("epochs: 10\n", "epochs: 0b1\n", "recipes.tutorial.epochs: '0b1' is not allowed"),
         ("epochs: 10\n", "epochs: 2026-01-01\n", "recipes.tutorial.epochs: '2026-01-01' is not al"),
         (
-            "threads: 2            # each",
-            "threads: 33  # each",
-            "recipes.convolutional.batch_size: 64 is too small for 33 threads",
+            "shards: 2             # each",
+            "shards: 33  # each",
+            "recipes.convolutional.batch_size: 64 is too small for 33 shards",
         ),
         (
             "    - 5\n    - 5\n    - 3\n",
@@ -257,6 +257,7 @@ def test_a_recipe_of_your_own_needs_no_code(params_file: Path):
     epochs: 1
     batch_size: 100
     learning_rate: 0.01
+    shards: 1
 
 """,
     )

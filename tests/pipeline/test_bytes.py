@@ -92,10 +92,11 @@ def test_other_processors_give_the_same_bytes(processor: str):
 # was found by comparing bytes on a real AMD EPYC, on QEMU's Haswell and EPYC-Rome, and with the kernels
 # that MKL has for AVX-512; what bends images, on the real processor alone.
 EQUAL = {
-    "moving values": """cat clone copy_ detach detach_ empty fill_ flatten index item lift_fresh
-        _local_scalar_dense new_empty ones ones_like one_hot pad permute repeat_interleave resolve_conj
-        resolve_neg select set_ slice split split_with_sizes stack sym_size t to _to_copy transpose
-        unbind unsqueeze _unsafe_view view zero_ zeros zeros_like""",
+    "moving values": """as_strided cat clone copy_ detach detach_ empty fill_ flatten index item
+        lift_fresh _local_scalar_dense new_empty new_zeros ones ones_like one_hot pad permute
+        repeat_interleave resolve_conj resolve_neg select set_ slice split split_with_sizes
+        stack sym_size t to _to_copy transpose unbind unsqueeze _unsafe_view view zero_ zeros
+        zeros_like""",
     "whole numbers, comparisons": """all aminmax any argmax eq ge le lt max min ne nonzero sort""",
     "element by element": """abs add add_ addcmul clamp_min div div_ dropout gelu gelu_backward
         mul mul_ neg relu sigmoid sub threshold_backward _foreach_add_ _fused_adam_

@@ -34,6 +34,7 @@ FEED_FORWARD = {
     "epochs": 9,
     "batch_size": 33,
     "learning_rate": 0.002,
+    "shards": 3,
 }
 CONVOLUTIONAL = {
     "network": "recurrent",
@@ -50,8 +51,9 @@ CONVOLUTIONAL = {
     "shear": 0.2,
     "shift": 1.0,
     "bend": 0.1,
-    "threads": 3,
+    "shards": 3,
 }
+TRAINING = "__init__ addresses distortion feed_forward launch loop meeting parallel resume setup"
 # Each leaf of params.yaml, and another value for it.
 OTHER_VALUES = {
     "prepare.dataset": "mnist",
@@ -100,7 +102,7 @@ READERS = {
             ("exporting", {"export"}, "__init__ card formats onnx_files torch_files trial"),
             ("network", NOT_PREPARE, "__init__ checkpoint inference networks kernels pixels"),
             ("scoring", SCORING, "__init__ scores"),
-            ("training", {"train"}, "__init__ distortion feed_forward loop parallel setup"),
+            ("training", {"train"}, TRAINING),
         )
         for module in modules.split()
     },

@@ -96,7 +96,7 @@ def watch(event, arguments):
         if writes or not str(path).endswith((".py", ".pyc")):
             events.append((event, arguments))
 for library in ("torch", "numpy", "sklearn.metrics", "scipy.stats", "PIL.Image", "pooch", "requests",
-                "pydantic", "yaml", "safetensors.numpy"):
+                "pydantic", "yaml", "safetensors.numpy", "torch.distributed.launcher.api"):
     importlib.import_module(library)
 sys.modules["pydantic"].create_model("First")  # at which it looks for plug-ins
 environment = dict(os.environ)

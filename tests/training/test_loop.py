@@ -1,17 +1,21 @@
 """The plain loop, held to one written out once more with nothing but torch."""
 
-from collections.abc import Callable
+import io
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from stages.common.params import FeedForwardRecipe, load_params
+from stages.common.params import FeedForwardRecipe, Recipe, load_params
 from stages.network.inference import predict_batches
 from stages.network.networks import build
 from stages.network.pixels import to_input
-from stages.training import feed_forward, loop, parallel
+from stages.training import feed_forward, loop
 from stages.training.distortion import distort, draw
+from stages.training.loop import Training
+from stages.training.parallel import Group
+from stages.training.setup import draws
 from tests.project import ROOT
 from tests.samples import random_images, split_of
 
@@ -21,17 +25,27 @@ SPLIT = split_of(IMAGES, LABELS)
 RECIPES = load_params(ROOT / "params.yaml").recipes
 
 
+def trainer(fast: bool, network: nn.Module, recipe: Recipe) -> Training | feed_forward.Training:
+    if fast:
+        return feed_forward.Training(network, SPLIT, recipe, 0)
+    return Training(network, SPLIT, recipe, 0, Group())
+
+
+def all_epochs(training: Training, recipe: Recipe) -> list[loop.Result]:
+    return [training.epoch(epoch) for epoch in range(1, recipe.epochs + 1)]
+
+
 def test_an_epoch_sees_every_image_once_in_batches():
     recipe = FeedForwardRecipe(**RECIPES["tutorial"].model_dump() | {"dropout": 0.0, "epochs": 3})
     torch.manual_seed(0)
     network = build(recipe.architecture, 10)
-    results = list(loop.train(network, SPLIT, recipe, seed=0))
+    results = all_epochs(Training(network, SPLIT, recipe, 0, Group()), recipe)
 
     torch.manual_seed(0)
     reference = build(recipe.architecture, 10)
     optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3)
-    shuffle = torch.Generator().manual_seed(0)
-    for result in results:
+    for epoch, result in enumerate(results, start=1):
+        shuffle = draws(0, epoch)
         order, total, right = torch.randperm(70, generator=shuffle), 0.0, 0
         for start in range(0, 70, 32):
             batch = order[start : start + 32]
@@ -60,84 +74,97 @@ def test_training_learns_the_images(name: str):
     }
     recipe = RECIPES[name].model_copy(update=changes)
     torch.manual_seed(0)
-    results = list(
-        loop.train(build(recipe.architecture, 10), split_of(images, LABELS), recipe, seed=0)
-    )
+    network = build(recipe.architecture, 10)
+    results = all_epochs(Training(network, split_of(images, LABELS), recipe, 0, Group(2)), recipe)
     assert len(results) == 12
     assert results[0].loss > 0.5
     assert results[-1].loss < 0.2
     assert results[-1].accuracy > 0.9
 
 
-@pytest.mark.parametrize("train", [loop.train, feed_forward.train, parallel.train])
-def test_what_is_done_between_epochs_does_not_change_the_training(train: Callable):
-    """The validation switches dropout and batch normalisation off, and uses no random numbers."""
-    recipe = RECIPES["tutorial" if train is feed_forward.train else "convolutional"]
-    recipe = recipe.model_copy(update={"epochs": 3, "batch_size": 14})
-    trained = []
-    for validated in (True, False):
-        torch.manual_seed(0)
-        network = build(recipe.architecture, 10)
-        for _ in train(network, SPLIT, recipe, seed=0):
-            if validated:
-                predict_batches(network, SPLIT.images, 50)
-        trained.append(network.state_dict())
-    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[1])
+@pytest.mark.parametrize(
+    ("name", "fast"), [("tutorial", False), ("tutorial", True), ("convolutional", False)]
+)
+def test_a_training_goes_on_from_its_state_as_if_nothing_had_happened(name: str, fast: bool):
+    """And what is done between epochs, such as a validation, does not show."""
+    recipe = RECIPES[name].model_copy(update={"epochs": 4, "batch_size": 14})
+    torch.manual_seed(0)
+    network = build(recipe.architecture, 10)
+    expected = all_epochs(trainer(fast, network, recipe), recipe)
+
+    torch.manual_seed(0)
+    other = build(recipe.architecture, 10)
+    training = trainer(fast, other, recipe)
+    found = [training.epoch(1), training.epoch(2)]
+    predict_batches(other, SPLIT.images, 50)
+    saved = io.BytesIO()
+    torch.save((other.state_dict(), training.state_dict()), saved)
+
+    torch.manual_seed(5)
+    resumed = build(recipe.architecture, 10)
+    training = trainer(fast, resumed, recipe)
+    state, rest = torch.load(io.BytesIO(saved.getvalue()), weights_only=True)
+    resumed.load_state_dict(state)
+    training.load_state_dict(rest)
+    found += [training.epoch(3), training.epoch(4)]
+    assert found == expected
+    for one, two in zip(network.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
 
 
-def test_dropout_is_part_of_training_in_every_epoch():
+def test_dropout_is_part_of_training_in_every_epoch(monkeypatch: pytest.MonkeyPatch):
     recipe = RECIPES["tutorial"].model_copy(update={"epochs": 2})
-    network, active = build(recipe.architecture, 10), []
-    network[3].register_forward_hook(lambda layer, inputs, output: active.append(layer.training))
-    for _ in loop.train(network, SPLIT, recipe, seed=0):
+    active, gradient = [], loop.gradient
+
+    def watch(learner: nn.Module, *rest: object) -> torch.Tensor:
+        active.append(learner[3].training)
+        return gradient(learner, *rest)
+
+    monkeypatch.setattr(loop, "gradient", watch)
+    network = build(recipe.architecture, 10)
+    training = trainer(False, network, recipe)
+    for epoch in (1, 2):
+        training.epoch(epoch)
         assert active == [True] * 3
         active.clear()
         network.eval()
 
 
-def test_a_convolutional_network_learns_from_distorted_images():
-    recipe = RECIPES["convolutional"]
-    torch.manual_seed(0)
-    learner = loop.learner_of(build(recipe.architecture, 10))
-    distortion = draw(70, recipe, torch.Generator().manual_seed(0))
-    batch = loop.Batch(IMAGES, LABELS, distortion)
-    loss, accuracy = loop.gradient(learner, batch, 70)
-    gradients = [weights.grad.clone() for weights in learner.parameters()]
-    learner.zero_grad()
-    logits = learner(distort(to_input(IMAGES), distortion))
-    expected = cross_entropy(logits, LABELS)
-    expected.backward()
-    torch.testing.assert_close(loss, expected.detach())
-    assert accuracy == (logits.argmax(dim=1) == LABELS).float().mean()
-    for gradient, weights in zip(gradients, learner.parameters(), strict=True):
-        torch.testing.assert_close(gradient, weights.grad)
+def test_a_convolutional_network_learns_from_distorted_images(monkeypatch: pytest.MonkeyPatch):
+    recipe = RECIPES["convolutional"].model_copy(update={"epochs": 2, "shards": 2})
+    seen, gradient = [], loop.gradient
 
+    def watch(learner: nn.Module, inputs: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(inputs)
+        return gradient(learner, inputs, *rest)
 
-def test_images_are_distorted_anew_in_each_epoch():
-    recipe = RECIPES["convolutional"].model_copy(update={"epochs": 2})
-    maps = []
-
-    def gradient(learner: torch.nn.Module, batch: loop.Batch, size: int) -> torch.Tensor:
-        maps.append(batch.distortion.maps)
-        return loop.gradient(learner, batch, size)
-
-    list(loop.train(build(recipe.architecture, 10), SPLIT, recipe, 0, gradient))
-    assert len(maps) == 2
-    assert not torch.equal(*maps)
+    monkeypatch.setattr(loop, "gradient", watch)
+    all_epochs(trainer(False, build(recipe.architecture, 10), recipe), recipe)
+    first, second, third, _ = seen
+    order = torch.randperm(70, generator=draws(0, 1))[:64]
+    for part, (indices, inputs) in enumerate(
+        zip(order.tensor_split(2), (first, second), strict=True)
+    ):
+        distortion = draw(32, recipe, draws(0, 1, 1, part))
+        assert torch.equal(inputs, distort(to_input(IMAGES[indices]), distortion))
+    assert not torch.equal(first, third)  # anew in each epoch
 
 
 @pytest.mark.parametrize("images", [40, 70])
-def test_a_convolutional_network_never_sees_a_small_last_batch(images: int):
+def test_a_convolutional_network_never_sees_a_small_last_batch(
+    images: int, monkeypatch: pytest.MonkeyPatch
+):
     """Of 40 images the only batch is smaller than 64; of 70 six are left out of each epoch."""
-    recipe = RECIPES["convolutional"].model_copy(update={"epochs": 1})
-    sizes = []
+    recipe = RECIPES["convolutional"].model_copy(update={"epochs": 1, "shards": 1})
+    sizes, gradient = [], loop.gradient
 
-    def gradient(learner: torch.nn.Module, batch: loop.Batch, size: int) -> torch.Tensor:
-        sizes.append(len(batch.labels))
-        return loop.gradient(learner, batch, size)
+    def watch(learner: nn.Module, inputs: torch.Tensor, *rest: object) -> torch.Tensor:
+        sizes.append(len(inputs))
+        return gradient(learner, inputs, *rest)
 
+    monkeypatch.setattr(loop, "gradient", watch)
     split = split_of(IMAGES[:images], LABELS[:images])
-    list(loop.train(build(recipe.architecture, 10), split, recipe, 0, gradient))
+    Training(build(recipe.architecture, 10), split, recipe, 0, Group()).epoch(1)
     assert sizes == [min(images, 64)]
 
 
