@@ -6,13 +6,17 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
 
-.PHONY: run install data test lint format bench reproduce digests compare plots demo FORCE
+.PHONY: run install data worker test lint format bench reproduce digests compare plots demo FORCE
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
 	@sh tools/run.sh
 
 install: $(VENV)/run.installed
+
+# Help a `dvc repro` on another host to train: PET_NNODES=2 PET_RDZV_ENDPOINT=<host>:29400 make worker
+worker: $(VENV)/run.installed
+	@python -m stages.train --worker
 
 # Only fetch and verify the official files, e.g. before going offline.
 data: $(VENV)/run.installed
