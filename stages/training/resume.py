@@ -12,6 +12,7 @@ import io
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
@@ -57,14 +58,15 @@ class Checkpoint:
         """Replace what was saved, whole or not at all."""
         if self._lock is None:
             return
-        temporary = self._path.with_suffix(".tmp")
+        buffer, temporary = io.BytesIO(), self._path.with_suffix(".tmp")
+        torch.save(state, buffer)  # to a file, it would tell of a full disk in words of its own
         try:
-            with temporary.open("wb") as file:
-                torch.save(state, file)
+            temporary.write_bytes(buffer.getvalue())
             temporary.replace(self._path)
         except OSError as error:
             print(f"note: no checkpoints are kept: {self._path}: {error.strerror}")
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             self.close()
 
     def remove(self) -> None:

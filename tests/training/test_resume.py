@@ -87,3 +87,16 @@ def test_a_cache_folder_that_cannot_be_written_costs_only_the_checkpoints(
     checkpoint.save(STATE)
     assert checkpoint.load() is None
     checkpoint.remove()
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_no_training(
+    cache: Path, capsys: pytest.CaptureFixture[str]
+):
+    checkpoint = Checkpoint(FACTS)
+    checkpoint.save(STATE)
+    [path] = cache.glob("*.pt")
+    path.with_suffix(".tmp").mkdir()
+    checkpoint.save(STATE)
+    checkpoint.save(STATE)
+    assert capsys.readouterr().out.count("no checkpoints are kept: ") == 1
+    checkpoint.remove()
