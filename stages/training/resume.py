@@ -1,9 +1,8 @@
 """What a training that was ended too early left behind, so that the next one goes on from there.
 
 It lies in the user's cache folder: each `dvc exp run --temp` and each job of a queue has a fresh
-folder, in which nothing would be found again. Its name is the digest of all that the result depends
-on, so
-another training never takes it up.
+folder, in which nothing would be found again. Its name is the digest of all that the result
+depends on, so another training never takes it up.
 """
 
 import fcntl
