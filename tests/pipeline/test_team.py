@@ -1,12 +1,13 @@
 """Two people, one Git server, one store."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.pipeline.stores import Store, use
-from tests.project import Project, executed
+from tests.project import ROOT, Project, executed
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +76,41 @@ def test_a_colleague_sees_what_a_branch_changed_and_runs_nothing(team: Team):
     for plot in ("metrics/epochs.csv", "metrics/predictions.csv"):
         assert {rev for view in plots[plot] for rev in view["revisions"]} == {"workspace", "main"}
     assert colleague.git_status() == ""
+
+
+SWEEP = """\
+--name slow -S train.recipe=fast -S recipes.fast.learning_rate=2.0e-3
+--name medium -S train.recipe=fast -S recipes.fast.learning_rate=4.0e-3
+--name quick -S train.recipe=fast -S recipes.fast.learning_rate=8.0e-3
+"""
+
+
+def test_hosts_share_out_a_sweep(team: Team):
+    """By the very commands of docs/experiments.md."""
+    page = (ROOT / "docs/experiments.md").read_text()
+    queue, run, push = (
+        re.search(rf"^\$ ({start}.*?)(?: +#.*)?$", page, re.MULTILINE)[1]
+        for start in ("awk ", "dvc exp run --run-all", "dvc exp push origin")
+    )
+    ran = []
+    for number in ("0", "1"):
+        host = team.member(f"host {number}")
+        (host.folder / "sweep.txt").write_text(SWEEP)
+        host.run("dvc", "pull")
+        host.run("bash", "-ec", queue, HOST=number, HOSTS="2")
+        output = host.run("bash", "-ec", run)
+        assert set(executed(output)) == {"train", "evaluate", "export"}
+        ran.append(re.findall(r"^Reproducing experiment '(.+)'", output, re.MULTILINE))
+        host.run("bash", "-ec", push)
+        assert host.git_status() == "?? sweep.txt\n"
+    assert [sorted(names) for names in ran] == [["medium"], ["quick", "slow"]]
+
+    desk = team.member("desk")
+    desk.run("dvc", "exp", "pull", "origin")
+    _, commit = json.loads(desk.run("dvc", "exp", "show", "--json", "--no-fetch"))
+    assert {one["name"] for one in commit["experiments"]} == {"slow", "medium", "quick"}
+    desk.run("dvc", "exp", "apply", "quick")
+    assert desk.repro() == []
 
 
 def test_two_branches_that_both_changed_the_lock_can_be_merged(team: Team):
