@@ -23,7 +23,8 @@ def _has_avx2() -> bool:
 
 
 COMMON_BYTES = _has_avx2()  # this processor gives the bytes that all others with AVX2 give
-_SETTINGS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# torch has as many threads as MKL_NUM_THREADS says, if that is set, whatever OMP_NUM_THREADS says.
+_SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 if COMMON_BYTES:
     _SETTINGS |= {
         "ATEN_CPU_CAPABILITY": "avx2",
@@ -37,5 +38,7 @@ if _SETTINGS.items() <= os.environ.items():  # inherited from a process that had
     TOO_EARLY = []
 os.environ.update(_SETTINGS)
 os.environ.pop("NPY_ENABLE_CPU_FEATURES", None)  # NumPy refuses it beside the other
+# The stages tell in one line what torch's C++ code would warn of.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 # ONNX Runtime would keep an identifier of the machine in the user's cache folder, for its telemetry.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

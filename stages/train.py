@@ -21,7 +21,7 @@ from stages.network.networks import build
 from stages.training import feed_forward, launch, loop
 from stages.training.parallel import Group, join
 from stages.training.resume import Checkpoint, decode
-from stages.training.setup import cores, fix_randomness, pick_device, processor
+from stages.training.setup import fix_randomness, own_cores, pick_device, processor
 
 METRICS = Path("metrics/train.json")
 EPOCHS = Path("metrics/epochs.csv")
@@ -68,8 +68,8 @@ def main(stage: Stage) -> None:
         launch.launch()
     device = pick_device(params.train.device)
     # Dropout is drawn from PyTorch's global generator, of which a process has one.
-    threads = 1 if params.recipe.network == "feed_forward" or device.type != "cpu" else cores()
-    facts = stage.facts | {"device": device.type, "processor": processor()}
+    threads = 1 if params.recipe.network == "feed_forward" or device.type != "cpu" else own_cores()
+    facts = stage.facts | {"device": device.type, "processor": processor(device)}
     with join(facts, params.recipe.shards, threads, device) as group:
         if not group.idle:
             train(stage, params, device, group, facts)

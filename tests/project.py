@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,53 @@ class Project:
 
     def git_status(self) -> str:
         return self.run("git", "status", "--porcelain")
+
+
+class Running:
+    """A command in a project, on a host of its own (a network namespace) if one is named.
+
+    It leads a process group. Its output goes to a file.
+    """
+
+    def __init__(self, project: Project, *command: str, host: str = "", **environment: str):
+        self.log = project.folder.parent / f"log {time.monotonic_ns()}"
+        on_host = ("ip", "netns", "exec", host) if host else ()
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*on_host, *command],
+                cwd=project.folder,
+                env=clean_environment(project.folder.parent) | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + 60
+        while text not in self.output():
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.02)
+
+    def end(self, fails: bool | None = False) -> str:
+        """Wait for the end, with any exit code where `fails` is None; return what was printed."""
+        returned = self.process.wait(timeout=120)
+        assert fails is None or (returned != 0) == fails, (returned, self.output())
+        return self.output()
+
+    def children(self) -> list[int]:
+        """Return the processes that this one has started, in their order."""
+        found = subprocess.run(
+            ["pgrep", "--parent", str(self.process.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return sorted(map(int, found.stdout.split()))
 
 
 def executed(output: str) -> list[str]:

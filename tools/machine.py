@@ -1,9 +1,10 @@
 """What a measurement, or a report of other bytes, should say of the machine."""
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+
+from stages.common.processes import usable_cores
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "onnx", "onnxruntime", "dvc")
 INSTRUCTIONS = ("sse4_2", "fma", "avx2", "avx_vnni", "avx512", "amx_", "asimd", "sve")
@@ -20,9 +21,7 @@ def machine() -> dict[str, str | int]:
     return {
         "cpu": model,
         "instructions": " ".join(flag for flag in flags.split() if flag.startswith(INSTRUCTIONS)),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": usable_cores(),
         "system": f"{platform.system()} {platform.machine()} {' '.join(platform.libc_ver())}".strip(),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},

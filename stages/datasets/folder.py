@@ -5,10 +5,7 @@ and under any locale.
 """
 
 import hashlib
-import multiprocessing
-import os
 import signal
-import threading
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +19,7 @@ from tqdm import tqdm
 
 from stages.common.errors import UserError, printable
 from stages.common.params import SIDE, Layout
+from stages.common.processes import end_with_parent, usable_cores
 from stages.common.stage import ignored
 from stages.datasets.description import DATA, MOST_CLASSES
 from stages.datasets.pictures import SUFFIXES, PictureError, read_picture
@@ -200,11 +198,11 @@ def _read_some(pictures: list[Picture], layout: Layout) -> tuple[np.ndarray, dic
 @contextmanager
 def _readers(count: int) -> Iterator:
     """Yield a `map` over processes, or over this one if there is little to do."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     if count <= FEW or cores == 1:
         yield map
         return
-    with ProcessPoolExecutor(cores, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(cores, initializer=_serve_parent) as pool:
         try:
             # No more than a few chunks are under way: what was read is not to pile up.
             yield partial(_map_in_order, pool, 4 * cores)
@@ -223,16 +221,10 @@ def _map_in_order(pool: ProcessPoolExecutor, ahead: int, function, items: list) 
         yield future.result()
 
 
-def _end_with_parent() -> None:
-    """Leave Ctrl-C to the parent, and end when it has ended, however it did."""
+def _serve_parent() -> None:
+    """Leave Ctrl-C to the parent, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    end_with_parent()
 
 
 def equal_pictures(images: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ import time
 
 from stages.common.errors import UserError
 
+PORT = 29400  # torchrun's
+
 
 def resolve(host: str, patience: float) -> str:
     """Return the IPv4 address of a host, whose name may take a while to be known (Kubernetes).
@@ -19,13 +21,18 @@ def resolve(host: str, patience: float) -> str:
     Raises:
         UserError: it is not known after `patience` seconds.
     """
-    end = time.monotonic() + patience
+    end, told = time.monotonic() + patience, False
     while True:
         try:
             return socket.gethostbyname(host)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             if time.monotonic() > end or host.replace(".", "").isdigit():
-                raise UserError(f"PET_RDZV_ENDPOINT: {host}: {error.strerror or error}") from None
+                raise UserError(
+                    f"{host}: no host of this name is known: {error}; use its name or IPv4 address"
+                ) from None
+            if not told:
+                print(f"Waiting until the name {host} is known.", flush=True)
+                told = True
             time.sleep(1)
 
 
@@ -47,10 +54,15 @@ def choose_interface(address: str) -> None:
     Raises:
         UserError: none has.
     """
-    if "GLOO_SOCKET_IFNAME" in os.environ or not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux"):
+        return
+    known = [name for _, name in socket.if_nameindex()]
+    if (chosen := os.environ.get("GLOO_SOCKET_IFNAME")) is not None:
+        if not set(chosen.split(",")) <= set(known):
+            raise UserError(f"GLOO_SOCKET_IFNAME: {chosen}: here are {', '.join(known)}")
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        for _, name in socket.if_nameindex():
+        for name in known:
             request = struct.pack("256s", name.encode()[:15])
             try:  # SIOCGIFADDR, of `man 7 netdevice`
                 found = fcntl.ioctl(probe, 0x8915, request)[20:24]

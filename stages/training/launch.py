@@ -7,17 +7,18 @@ which host listens (`meeting.py`), by which addresses and interfaces the hosts r
 (`addresses.py`).
 """
 
+import argparse
 import logging
 import os
 import signal
 import sys
 import tempfile
-import threading
-import time
+from functools import partial
 from typing import NoReturn
 
 from stages.common.errors import COLLECTED, UserError, collected
-from stages.training.addresses import choose_interface, own_address, resolve
+from stages.common.processes import PARENT, is_child
+from stages.training.addresses import PORT, choose_interface, own_address, resolve
 
 
 class LostError(UserError):
@@ -27,11 +28,6 @@ class LostError(UserError):
 
 
 WORKER = "--worker"  # an argument of the stage: take part only, and write nothing
-
-
-def is_child() -> bool:
-    """Say whether torchrun, or `launch`, has started this process with others."""
-    return "TORCHELASTIC_RUN_ID" in os.environ  # RANK is set by Kubeflow, too
 
 
 def is_wanted() -> bool:
@@ -59,16 +55,19 @@ def launch() -> NoReturn:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
-    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.launcher import api
 
     if "LOGLEVEL" not in os.environ:  # torchrun's own lines say little to whom did not write it
-        logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+        logging.disable(logging.ERROR)
+    # How long one that has succeeded waits for the others to say so, too; without it, five minutes.
+    api.LocalElasticAgent = partial(api.LocalElasticAgent, exit_barrier_timeout=30)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    os.environ[PARENT] = str(os.getpid())
     with tempfile.TemporaryDirectory() as folder:
         config = configuration(folder)
         os.environ[COLLECTED] = f"{folder}/errors"
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         try:
-            elastic_launch(config, sys.executable)("-m", "stages.train", *sys.argv[1:])
+            api.elastic_launch(config, sys.executable)("-m", "stages.train", *sys.argv[1:])
         except ChildFailedError as error:
             raise cause(error) from None
         except RendezvousError as error:
@@ -77,6 +76,8 @@ def launch() -> NoReturn:
                 f"({type(error).__name__}: {error}); start `dvc repro` on one and `make worker` on "
                 "the others within PET_RDZV_CONF=join_timeout=… seconds of each other"
             ) from None
+        except LostError as error:
+            raise reason() or error from None
         except SignalException as error:
             sys.exit(128 + error.sigval)
         finally:
@@ -91,7 +92,6 @@ def configuration(folder: str) -> "LaunchConfig":  # noqa: F821  imported late: 
         UserError: a variable is wrong or missing.
     """
     from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
-    from torch.distributed.elastic.rendezvous.utils import parse_rendezvous_endpoint
     from torch.distributed.run import config_from_args, parse_args
 
     from stages.training import meeting
@@ -106,39 +106,60 @@ def configuration(folder: str) -> "LaunchConfig":  # noqa: F821  imported late: 
         raise UserError(f"PET_NNODES, PET_NPROC_PER_NODE or another PET_…: {error}") from None
     if config.nproc_per_node < 1:
         raise UserError(f"PET_NPROC_PER_NODE: {config.nproc_per_node}: use at least 1")
-    endpoint = args.rdzv_endpoint
-    if not endpoint and "PET_MASTER_ADDR" in os.environ:
-        endpoint = f"{args.master_addr}:{args.master_port}"
-    if config.max_nodes == 1:
-        if WORKER in sys.argv:
-            raise UserError(
-                "PET_NNODES: how many hosts train together is not said; start `make worker` as "
-                "PET_NNODES=2 PET_RDZV_ENDPOINT=<first host>:29400 make worker (docs/scaling.md)"
-            )
-        endpoint = "127.0.0.1:0"
-    elif not endpoint:
-        raise UserError(
-            "PET_RDZV_ENDPOINT: not set, but PET_NNODES says that several hosts train; give all of "
-            "them the address of one: PET_RDZV_ENDPOINT=<first host>:29400"
-        )
     if config.rdzv_backend not in ("static", "c10d"):
-        return config  # etcd, say: whoever sets that up knows the rest
-    try:
-        host, port = parse_rendezvous_endpoint(endpoint, meeting.PORT)
-    except ValueError as error:
-        raise UserError(f"PET_RDZV_ENDPOINT: {endpoint}: {error}") from None
-    address = resolve(host, float(config.rdzv_configs.get("join_timeout", meeting.JOIN)))
-    config.local_addr = config.local_addr or own_address(address, port)
+        raise UserError(f"PET_RDZV_BACKEND: {config.rdzv_backend}: use c10d, or leave it out")
+    if config.monitor_interval <= 0:
+        raise UserError(f"PET_MONITOR_INTERVAL: {config.monitor_interval}: use more than 0")
+    config.rdzv_configs = meeting.check_settings(config.rdzv_configs)
+    host, port = endpoint(args, config.max_nodes)
+    address = resolve(host, config.rdzv_configs["join_timeout"])
     if config.max_nodes > 1 and address.startswith("127.") and host not in (address, "localhost"):
         raise UserError(
             f"PET_RDZV_ENDPOINT: {host} is {address} on this host, by which others cannot reach it; "
             "give its address in their network instead of the name"
         )
+    if config.local_addr:
+        config.local_addr = resolve(config.local_addr, patience=0)
+    else:
+        config.local_addr = own_address(address, port)
     choose_interface(config.local_addr)
     config.rdzv_endpoint, config.rdzv_backend = f"{address}:{port}", meeting.NAME
     rendezvous_handler_registry.register(config.rdzv_backend, meeting.meet)
     meeting.Rendezvous.again = staticmethod(start_again)
     return config
+
+
+def endpoint(args: argparse.Namespace, hosts: int) -> tuple[str, int]:
+    """Return where so many hosts meet: the name of one, and a port.
+
+    Raises:
+        UserError: it is not said, or cannot be one.
+    """
+    if hosts == 1:
+        if WORKER in sys.argv:
+            raise UserError(
+                "PET_NNODES: how many hosts train together is not said; start `make worker` as "
+                "PET_NNODES=2 PET_RDZV_ENDPOINT=<first host>:29400 make worker (docs/scaling.md)"
+            )
+        return "127.0.0.1", 0
+    if args.rdzv_endpoint:
+        name, value = "PET_RDZV_ENDPOINT", args.rdzv_endpoint
+        host, _, port = value.partition(":")
+        port = port or PORT
+    elif "PET_MASTER_ADDR" in os.environ:
+        name, host, port = "PET_MASTER_ADDR and PET_MASTER_PORT", args.master_addr, args.master_port
+        value = f"{host}:{port}"
+    else:
+        raise UserError(
+            "PET_RDZV_ENDPOINT: not set, but PET_NNODES says that several hosts train; give all of "
+            "them the address of one: PET_RDZV_ENDPOINT=<first host>:29400"
+        )
+    if not host or ":" in host or not str(port).isdecimal() or not 0 < int(port) < 65_536:
+        raise UserError(
+            f"{name}: {value}: use the name or IPv4 address of a host and a port from 1 to 65535, "
+            f"as in 10.0.0.5:{PORT}"
+        )
+    return host, int(port)
 
 
 def start_again() -> None:
@@ -149,7 +170,7 @@ def start_again() -> None:
     """
     if (found := reason()) and found.exit_code != LostError.exit_code:
         raise found
-    print("A process has ended; all start again after the last whole epoch.", flush=True)
+    print("The processes have changed; all start anew after the last whole epoch.", flush=True)
 
 
 def reason() -> UserError | None:
@@ -173,15 +194,3 @@ def cause(error: "ChildFailedError") -> UserError:  # noqa: F821
         f"process {first.local_rank} of the training, {first.pid}, {how}; `dvc repro` goes on after "
         "the last whole epoch"
     )
-
-
-def end_with_parent() -> None:
-    """End this process, a child, when the process that has started it has ended, however it did."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

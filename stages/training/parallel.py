@@ -7,9 +7,10 @@ These threads, and the processes, wait once a step.
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 
@@ -18,12 +19,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stages.common.errors import UserError
+from stages.common.processes import is_child
 from stages.training import launch
 from stages.training.addresses import choose_interface
 from stages.training.launch import LostError
 
 SILENCE = timedelta(minutes=2)  # after which another process is taken for lost
-FOREVER = timedelta(days=365)
+SIGN_OF_LIFE = 30  # seconds after which the idle ones hear of the main one again
 
 
 class Group:
@@ -109,10 +111,9 @@ def join(facts: dict[str, str], parts: int, threads: int, device: torch.device) 
         UserError: they are not, or not exactly one host runs the stage.
         LostError: another process has ended or does not answer.
     """
-    if not launch.is_child():
+    if not is_child():
         yield Group(threads)
         return
-    launch.end_with_parent()
     choose_interface(launch.place()["host"])
     with lost_processes():
         dist.init_process_group(
@@ -125,23 +126,55 @@ def join(facts: dict[str, str], parts: int, threads: int, device: torch.device) 
         main = find_main(everyone)
         compare(everyone, main)
         others = [rank for rank in range(len(everyone)) if rank != main]
-        ranks = sorted([main, *others[: parts - 1]])
+        ranks, idle = sorted([main, *others[: parts - 1]]), others[parts - 1 :]
         with lost_processes():
-            processes, end = dist.new_group(ranks), dist.new_group(timeout=FOREVER)
+            processes = dist.new_group(ranks, SILENCE)
         if dist.get_rank() == main:
             hosts = len({place["host"] for place in everyone})
             print(describe(parts, len(everyone), hosts), flush=True)
-        group = Group(threads, processes, main, idle=dist.get_rank() not in ranks)
-        yield group
-        with lost_processes():
-            dist.barrier(end)
+        with signs_of_life(idle, main):
+            yield Group(threads, processes, main, dist.get_rank() in idle)
     finally:
         dist.destroy_process_group()
 
 
+@contextmanager
+def signs_of_life(idle: list[int], main: int) -> Iterator[None]:
+    """Have the idle processes wait for the main one, and hear meanwhile that it still works.
+
+    Raises:
+        LostError: they have not heard of it for too long.
+    """
+    with lost_processes():
+        group = dist.new_group([main, *idle], SILENCE)
+    if dist.get_rank() in idle:
+        yield
+        ended = torch.zeros(1)
+        while not ended:
+            with lost_processes():
+                dist.broadcast(ended, main, group)
+    elif idle and dist.get_rank() == main:
+        done = threading.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # an idle one has ended: that is no reason to end
+                while not (ended := done.wait(SIGN_OF_LIFE)):
+                    dist.broadcast(torch.tensor([0.0]), main, group)
+                dist.broadcast(torch.tensor([float(ended)]), main, group)
+
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        yield
+        done.set()
+        thread.join()
+    else:
+        yield
+
+
 def describe(parts: int, processes: int, hosts: int) -> str:
     """Say how the work is divided."""
-    among = f"{processes} processes on {hosts} host{'s' if hosts > 1 else ''}"
+    among = f"{processes} process{'es' if processes > 1 else ''}"
+    among += f" on {hosts} host{'s' if hosts > 1 else ''}"
     if parts < processes:
         return (
             f"Training on {parts} of {among}: the recipe's `shards` is {parts}, so {parts} of them "

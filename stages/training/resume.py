@@ -34,7 +34,8 @@ class Checkpoint:
             remove_old(folder)
             self._lock = lock(self._path)
         except OSError as error:
-            print(f"note: no checkpoints are kept: {error.filename}: {error.strerror}")
+            where = error.filename or folder
+            print(f"note: no checkpoints are kept: {where}: {error.strerror}")
             return
         if self._lock is None:
             print("note: no checkpoints are kept: the same training runs in another process")
@@ -96,19 +97,25 @@ def lock(path: Path) -> int | None:
     file = os.open(lock_of(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if os.path.samestat(os.fstat(file), os.stat(lock_of(path))):  # noqa: PTH116
+            return file
+    except (BlockingIOError, FileNotFoundError):  # another has it, or has just removed it
+        pass
+    except OSError:
         os.close(file)
-        return None
-    return file
+        raise
+    os.close(file)
+    return None
 
 
 def remove_old(folder: Path) -> None:
-    """Remove the checkpoints of trainings that nobody has gone on with."""
-    for path in folder.glob("*.pt"):
-        if (
-            time.time() - path.stat().st_mtime > DAYS * 24 * 3600
-            and (held := lock(path)) is not None
-        ):
-            for name in (path, path.with_suffix(".tmp"), lock_of(path)):
-                name.unlink(missing_ok=True)
+    """Remove what trainings have left that nobody has gone on with."""
+    for path in folder.iterdir():
+        files = [path.with_suffix(suffix) for suffix in (".pt", ".tmp", ".lock")]
+        with suppress(FileNotFoundError):  # another process removes them, too
+            newest = max(file.stat().st_mtime for file in {path, *filter(Path.exists, files)})
+            if time.time() - newest < DAYS * 24 * 3600 or (held := lock(files[0])) is None:
+                continue
+            for file in files:
+                file.unlink(missing_ok=True)
             os.close(held)

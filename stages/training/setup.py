@@ -8,6 +8,7 @@ import torch
 
 from stages import COMMON_BYTES
 from stages.common.errors import UserError
+from stages.common.processes import is_child, usable_cores
 from stages.training import launch
 
 
@@ -34,7 +35,7 @@ def pick_device(name: str) -> torch.device:
             f"note: train.device: {name}: the last digits of the weights differ from those of a CPU, "
             "and may from those of another such device (docs/reproducibility.md)"
         )
-    if name == "cuda" and launch.is_child():
+    if name == "cuda" and is_child():
         return torch.device(name, own_gpu())
     return torch.device(name)
 
@@ -54,15 +55,15 @@ def own_gpu() -> int:
     return number
 
 
-def cores() -> int:
-    """Return how many cores this process may use, if others of the training share them."""
-    known = hasattr(os, "sched_getaffinity")
-    usable = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, usable // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def own_cores() -> int:
+    """Return this process's share of the cores, which others of the training may use, too."""
+    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def processor() -> str:
+def processor(device: torch.device) -> str:
     """Return what all processors that give the same bytes have in common."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} with CUDA {torch.version.cuda}"
     if COMMON_BYTES:
         return "x86-64 with AVX2 under Linux"
     return f"{platform.machine()} under {platform.system()}"

@@ -13,40 +13,9 @@ import pytest
 from stages.common.errors import UserError
 from stages.common.files import Outputs
 from stages.common.stage import Inputs, run_main
-from tests.project import ROOT, Project, clean_environment, executed
+from tests.project import ROOT, Project, Running, clean_environment, executed
 
 LONG = ("epochs: 10", "epochs: 2000")  # of 1,500 images: long enough to edit something meanwhile
-
-
-class Running:
-    """A command in a project, whose output goes to a file."""
-
-    def __init__(self, project: Project, *command: str):
-        self.log = project.folder.parent / "log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command,
-                cwd=project.folder,
-                env=clean_environment(project.folder.parent),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def wait_for(self, text: str) -> None:
-        for _ in range(600):
-            if text in self.log.read_text():
-                return
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.05)
-        pytest.fail(f"no {text!r} in {self.log.read_text()}")
-
-    def end(self, code: int) -> str:
-        """Wait for the end and return what was printed."""
-        returned = self.process.wait(timeout=60)
-        output = self.log.read_text()
-        assert (returned != 0) == (code != 0), output
-        return output
 
 
 @pytest.fixture
@@ -100,7 +69,7 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded(
     path = long_training.folder / file
     text = path.read_text()
     path.write_text(text.replace(old, new, 1))
-    assert_nothing_recorded(long_training, lock, running.end(1), line)
+    assert_nothing_recorded(long_training, lock, running.end(fails=True), line)
     # The line's own way back, to what was there before this test.
     assert not (long_training.folder / "models/model_weights.pth").exists()
     path.write_text(text)
@@ -118,7 +87,7 @@ def test_an_experiment_that_ends_as_busy_spoils_nothing(long_training: Project):
     running.wait_for("Epoch 1:")
     long_training.run("dvc", "exp", "run", "-S", "recipes.tutorial.epochs=3", fails=True)
     line = r"params\.yaml: recipes\.tutorial\.epochs changed from 2000 to 3"
-    assert_nothing_recorded(long_training, lock, running.end(1), line)
+    assert_nothing_recorded(long_training, lock, running.end(fails=True), line)
 
 
 @pytest.mark.slow
@@ -131,7 +100,7 @@ def test_what_other_stages_depend_on_may_be_edited(reproduced: Project):
     reproduced.edit("params.yaml", "batch_size: 1000", "batch_size: 999")
     reproduced.edit("params.yaml", "epochs: 2\n", "epochs: 3\n")  # of the recipe `fast`
     (reproduced.folder / "stages/training/.loop.py.swp").write_bytes(b"of an editor")
-    assert executed(running.end(0)) == ["train"]
+    assert executed(running.end()) == ["train"]
     assert reproduced.repro("train") == []
 
 

@@ -90,7 +90,7 @@ READERS = {
     **{
         f"stages/{room}/{module}.py": readers
         for room, readers, modules in (
-            ("common", ALL, "__init__ errors files frame params splits stage"),
+            ("common", ALL, "__init__ errors files frame params processes splits stage"),
             (
                 "datasets",
                 {"prepare"},

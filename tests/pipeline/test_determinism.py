@@ -56,7 +56,7 @@ def expected(request: pytest.FixtureRequest) -> tuple[str, str]:
     "environment",
     [
         {},
-        {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
+        {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
         {"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Nehalem"},
         {"ONEDNN_MAX_CPU_ISA": "SSE41", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"},
         {"NPY_ENABLE_CPU_FEATURES": "AVX2"},

@@ -6,66 +6,31 @@ Hosts are network namespaces, joined by a bridge. Each has an address of its own
 import contextlib
 import hashlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.project import Project, clean_environment, copy_of
+from tests.project import Project, Running, copy_of
+from tools.hosts import Make, NoNetworkError, network
 
 pytestmark = pytest.mark.slow
 
 WEIGHTS = "models/model_weights.pth"
+# KILLS=10: how often each process is killed, at random moments of a longer training.
+KILLS = int(os.environ.get("KILLS", "1"))
+EPOCHS = 12 if KILLS == 1 else 40
 LINES = [  # of a training that takes some seconds
     ("recipe: tutorial ", "recipe: convolutional "),
-    ("    epochs: 8\n    batch_size: 64", "    epochs: 6\n    batch_size: 64"),
+    ("    epochs: 8\n    batch_size: 64", f"    epochs: {EPOCHS}\n    batch_size: 64"),
     ("    shards: 2             #", "    shards: 4             #"),
 ]
-
-
-class Process:
-    """A command in a project, on a host, whose output goes to a file."""
-
-    def __init__(self, project: Project, *command: str, host: str = "", **environment: str):
-        self.log = project.folder.parent / f"log {time.monotonic_ns()}"
-        on_host = ("ip", "netns", "exec", host) if host else ()
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*on_host, *command],
-                cwd=project.folder,
-                env=clean_environment(project.folder.parent) | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def output(self) -> str:
-        return self.log.read_text()
-
-    def wait_for(self, text: str) -> None:
-        deadline = time.monotonic() + 60
-        while text not in self.output():
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.02)
-
-    def end(self, code: int | None = 0) -> str:
-        returned = self.process.wait(timeout=120)
-        assert code is None or returned == code, (returned, self.output())
-        return self.output()
-
-    def children(self) -> list[int]:
-        """Return the processes that train: those that this one has started, in their order."""
-        found = subprocess.run(
-            ["pgrep", "--parent", str(self.process.pid)], capture_output=True, text=True, check=True
-        )
-        return sorted(map(int, found.stdout.split()))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +79,8 @@ def test_processes_give_the_bytes_of_one(alone: tuple[Project, str], processes: 
 
 def test_started_by_torchrun_itself(alone: tuple[Project, str]):
     project, expected = alone
-    project.run("torchrun", "--standalone", "--nproc-per-node=2", "--module", "stages.train")
+    torchrun = ("torchrun", "--standalone", "--nproc-per-node=2", "--module", "stages.train")
+    assert "Training on 2 processes on 1 host" in project.run(*torchrun)
     assert digest(project) == expected
 
 
@@ -138,6 +104,9 @@ def test_dvc_records_the_same(committed: Project):
     assert committed.git_status() == other.git_status()
 
 
+HOSTS = {"PET_NNODES": "2"}
+
+
 @pytest.mark.parametrize(
     ("variables", "line"),
     [
@@ -146,6 +115,30 @@ def test_dvc_records_the_same(committed: Project):
         (
             {"PET_NNODES": "2"},
             "error: PET_RDZV_ENDPOINT: not set, but PET_NNODES says that several",
+        ),
+        (
+            HOSTS | {"PET_RDZV_ENDPOINT": "[::1]:29400"},
+            "error: PET_RDZV_ENDPOINT: [::1]:29400: use",
+        ),
+        (
+            HOSTS | {"PET_RDZV_ENDPOINT": "127.0.0.1:0"},
+            "error: PET_RDZV_ENDPOINT: 127.0.0.1:0: use",
+        ),
+        (
+            HOSTS | {"PET_MASTER_ADDR": "a", "PET_MASTER_PORT": "99999"},
+            "error: PET_MASTER_ADDR and",
+        ),
+        (
+            HOSTS | {"PET_RDZV_ENDPOINT": "a..b", "PET_RDZV_CONF": "join_timeout=2"},
+            "error: a..b: no host of this name is known",
+        ),
+        (HOSTS | {"PET_RDZV_CONF": "join_timeout=x"}, "error: PET_RDZV_CONF: join_timeout: x: use"),
+        (HOSTS | {"PET_RDZV_CONF": "is_host=maybe"}, "error: PET_RDZV_CONF: is_host: maybe: use"),
+        (HOSTS | {"PET_RDZV_BACKEND": "etcd"}, "error: PET_RDZV_BACKEND: etcd: use c10d"),
+        (HOSTS | {"PET_MONITOR_INTERVAL": "0"}, "error: PET_MONITOR_INTERVAL: 0.0: use more"),
+        (
+            HOSTS | {"PET_RDZV_ENDPOINT": "127.0.0.1", "GLOO_SOCKET_IFNAME": "nope0"},
+            "error: GLOO_SOCKET_IFNAME: nope0: here are lo",
         ),
         (
             {"PET_NNODES": "2", "PET_RDZV_ENDPOINT": "127.0.0.1:1", "PET_LOCAL_ADDR": "127.0.0.1"}
@@ -161,7 +154,6 @@ def test_dvc_records_the_same(committed: Project):
             "error: 2 hosts were to meet at 127.0.0.1:29400, but did not",
         ),
     ],
-    ids=["no process", "no number", "no endpoint", "nobody listens", "nobody comes"],
 )
 def test_what_is_wrong_is_said_in_one_line(
     alone: tuple[Project, str], variables: dict[str, str], line: str
@@ -190,9 +182,19 @@ def test_a_wrong_parameter_is_one_line_with_processes_too(alone: tuple[Project, 
     assert output.startswith("error: params.yaml: train.seed: -1 is not allowed")
 
 
-def kill(process: Process, whom: str) -> None:
+kills = pytest.mark.parametrize("attempt", range(KILLS))
+
+
+def wait_a_while(process: Running, attempt: int) -> None:
+    """Wait until a moment after the second epoch, which is another one in each attempt."""
+    chance = random.Random(attempt)
+    process.wait_for(f"Epoch {chance.randint(2, EPOCHS // 2 + 1)}: ")
+    time.sleep(chance.random() / 2)
+
+
+def kill(process: Running, whom: str) -> None:
     if whom == "all":
-        for pid in process.children() if "Training on" in process.output() else []:
+        for pid in process.children():
             os.kill(pid, signal.SIGKILL)
         process.process.kill()
     elif whom == "parent":
@@ -201,18 +203,19 @@ def kill(process: Process, whom: str) -> None:
         os.kill(process.children()[int(whom)], signal.SIGKILL)
 
 
+@kills
 @pytest.mark.parametrize(
     ("processes", "whom"), [(0, "all"), (2, "0"), (2, "1"), (2, "parent"), (2, "all")]
 )
 def test_what_was_killed_goes_on_with_the_same_bytes(
-    alone: tuple[Project, str], processes: int, whom: str
+    alone: tuple[Project, str], processes: int, whom: str, attempt: int
 ):
     project, expected = alone
     variables = {"PET_NPROC_PER_NODE": str(processes)} if processes else {}
-    training = Process(project, *TRAIN, **variables)
-    training.wait_for("Epoch 2: ")
+    training = Running(project, *TRAIN, **variables)
+    wait_a_while(training, attempt)
     kill(training, whom)
-    output = training.end(code=None)
+    output = training.end(fails=None)
     if whom in "01":
         assert "was ended by SIGKILL" in output.splitlines()[-1]
         assert output.count("error: ") == 1
@@ -227,10 +230,10 @@ def test_what_was_killed_goes_on_with_the_same_bytes(
 
 def test_another_training_never_takes_a_checkpoint_up(alone: tuple[Project, str]):
     project, expected = alone
-    training = Process(project, *TRAIN)
+    training = Running(project, *TRAIN)
     training.wait_for("Epoch 2: ")
     project.edit("params.yaml", "warmup: 0.15          # share", "warmup: 0.1 # share")
-    assert "changed from 0.15 to 0.1 while train was running" in training.end(code=1)
+    assert "changed from 0.15 to 0.1 while train was running" in training.end(fails=True)
     assert "Going on" not in project.run(*TRAIN)
     project.edit("params.yaml", "warmup: 0.1 # share", "warmup: 0.15          # share")
     assert "Going on after epoch 2" in project.run(*TRAIN)  # taking the edit back costs nothing
@@ -239,46 +242,23 @@ def test_another_training_never_takes_a_checkpoint_up(alone: tuple[Project, str]
 
 def test_the_group_restarts_where_a_worker_dies(alone: tuple[Project, str]):
     project, expected = alone
-    training = Process(project, *TRAIN, PET_NPROC_PER_NODE="2", PET_MAX_RESTARTS="2")
+    training = Running(project, *TRAIN, PET_NPROC_PER_NODE="2", PET_MAX_RESTARTS="2")
     training.wait_for("Epoch 2: ")
     kill(training, "1")
     output = training.end()
-    assert "A process has ended; all start again after the last whole epoch." in output
+    assert "all start anew after the last whole epoch" in output
     assert "Going on after epoch " in output
     assert digest(project) == expected
 
 
-Hosts = Callable[[str], str]
-
-
 @pytest.fixture
-def hosts() -> Iterator[Hosts]:
+def hosts() -> Iterator[Make]:
     """A function that makes a host with an address, for example 10.9.0.2, and returns its name."""
-    run = lambda *command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
-    prefix = f"t{os.getpid() % 100_000}"
-    names = []
     with contextlib.ExitStack() as stack:
         try:
-            run("ip", "link", "add", prefix, "type", "bridge")
-            stack.callback(run, "ip", "link", "delete", prefix)
-            run("ip", "link", "set", prefix, "up")
-        except (OSError, subprocess.CalledProcessError) as error:
+            make = stack.enter_context(network())
+        except NoNetworkError as error:
             pytest.skip(f"no network namespaces can be made here: {error}")
-
-        def make(address: str) -> str:
-            name = f"{prefix}{chr(ord('a') + len(names))}"
-            names.append(name)
-            run("ip", "netns", "add", name)
-            stack.callback(run, "ip", "netns", "delete", name)
-            outside = f"{name}o"
-            run("ip", "link", "add", outside, "type", "veth", "peer", "eth0", "netns", name)
-            run("ip", "link", "set", outside, "master", prefix, "up")
-            inside = ("ip", "-netns", name)
-            run(*inside, "address", "add", f"{address}/24", "dev", "eth0")
-            run(*inside, "link", "set", "eth0", "up")
-            run(*inside, "link", "set", "lo", "up")
-            return name
-
         yield make
 
 
@@ -296,7 +276,7 @@ def variables(hosts: int, elastic: bool, rank: int, address: str = "10.9.0.2") -
 
 @pytest.mark.parametrize(("count", "elastic"), [(2, True), (2, False), (3, True)])
 def test_hosts_give_the_bytes_of_one(
-    alone: tuple[Project, str], hosts: Hosts, tmp_path: Path, count: int, elastic: bool
+    alone: tuple[Project, str], hosts: Make, tmp_path: Path, count: int, elastic: bool
 ):
     """The workers come first, and one has the first rank: 10.9.0.10 is before 10.9.0.2."""
     project, expected = alone
@@ -307,10 +287,10 @@ def test_hosts_give_the_bytes_of_one(
         clone.folder.parent.joinpath("cache").mkdir()
         before = state_of(clone)
         host = hosts(f"10.9.0.1{number - 1}")
-        process = Process(clone, *WORKER, host=host, **variables(count, elastic, number))
+        process = Running(clone, *WORKER, host=host, **variables(count, elastic, number))
         workers.append((clone, before, process))
     time.sleep(1)
-    training = Process(project, *TRAIN, host=first, **variables(count, elastic, 0))
+    training = Running(project, *TRAIN, host=first, **variables(count, elastic, 0))
     listening = ""
     while "Epoch 2: " not in training.output():
         listening = subprocess.run(
@@ -342,39 +322,69 @@ def state_of(project: Project) -> dict[str, bytes]:
 
 
 def test_another_code_is_refused_on_both_sides(
-    alone: tuple[Project, str], hosts: Hosts, tmp_path: Path
+    alone: tuple[Project, str], hosts: Make, tmp_path: Path
 ):
     project, _ = alone
     clone = copy_of(project, tmp_path / "host 1" / "project")
     with (clone.folder / "stages/training/distortion.py").open("a") as file:
         file.write("# another line\n")
-    worker = Process(clone, *WORKER, host=hosts("10.9.0.1"), **variables(2, True, 1))
-    training = Process(project, *TRAIN, host=hosts("10.9.0.2"), **variables(2, True, 0))
+    worker = Running(clone, *WORKER, host=hosts("10.9.0.1"), **variables(2, True, 1))
+    training = Running(project, *TRAIN, host=hosts("10.9.0.2"), **variables(2, True, 0))
     for process in (worker, training):
-        line = process.end(code=1).splitlines()[-1]
+        line = process.end(fails=True).splitlines()[-1]
         assert line.startswith(
             "error: 10.9.0.2 and 10.9.0.1 would not compute the same: they differ in "
             "stages/training/distortion.py; bring both to the same commit"
         )
 
 
+@kills
 @pytest.mark.parametrize("whom", ["worker", "first"])
 def test_a_host_that_ends_costs_an_epoch(
-    alone: tuple[Project, str], hosts: Hosts, tmp_path: Path, whom: str
+    alone: tuple[Project, str], hosts: Make, tmp_path: Path, whom: str, attempt: int
 ):
     project, expected = alone
     clone = copy_of(project, tmp_path / "host 1" / "project")
     first, second = hosts("10.9.0.2"), hosts("10.9.0.10")
-    worker = Process(clone, *WORKER, host=second, **variables(2, True, 1))
-    training = Process(project, *TRAIN, host=first, **variables(2, True, 0))
-    training.wait_for("Epoch 2: ")
+    worker = Running(clone, *WORKER, host=second, **variables(2, True, 1))
+    training = Running(project, *TRAIN, host=first, **variables(2, True, 0))
+    wait_a_while(training, attempt)
     killed, left = (worker, training) if whom == "worker" else (training, worker)
     kill(killed, "all")
-    killed.end(code=None)
-    line = left.end(code=None).splitlines()[-1]
+    killed.end(fails=None)
+    line = left.end(fails=None).splitlines()[-1]
     assert line.startswith("error: another process of the training has ended or does not answer")
     assert "Going on after epoch " in project.run(*TRAIN)
     assert digest(project) == expected
+
+
+@pytest.mark.parametrize("recipe", ["convolutional", "tutorial"])
+def test_a_host_that_falls_silent_is_given_up(
+    alone: tuple[Project, str], hosts: Make, tmp_path: Path, recipe: str
+):
+    """Its link goes down: no packet says that it has ended. An idle host hears of nobody, either."""
+    project, _ = alone
+    project.edit("params.yaml", "recipe: convolutional ", f"recipe: {recipe} ")
+    for epochs in (f"epochs: {EPOCHS}\n    batch_size: 64", "epochs: 10\n    batch_size: 32"):
+        project.edit("params.yaml", epochs, f"epochs: 2000{epochs[epochs.index(chr(10)) :]}")
+    module = "stages/training/parallel.py"
+    project.edit(module, "timedelta(minutes=2)", "timedelta(seconds=10)")
+    project.edit(module, "SIGN_OF_LIFE = 30", "SIGN_OF_LIFE = 3")
+    project.edit("stages/training/meeting.py", "ANSWER = 30", "ANSWER = 10")
+    clone = copy_of(project, tmp_path / "host 1" / "project")
+    first, second = hosts("10.9.0.2"), hosts("10.9.0.10")
+    worker = Running(clone, *WORKER, host=second, **variables(2, True, 1))
+    training = Running(project, *TRAIN, host=first, **variables(2, True, 0))
+    training.wait_for("Epoch 2: ")
+    subprocess.run(["ip", "-netns", second, "link", "set", "eth0", "down"], check=True)
+    line = worker.end(fails=True).splitlines()[-1]
+    assert line.startswith("error: another process of the training has ended or does not answer")
+    if recipe == "convolutional":
+        assert training.end(fails=True).splitlines()[-1].startswith("error: another process")
+    else:
+        training.wait_for("Epoch 100: ")  # it needs nobody
+        training.process.terminate()
+        training.end(fails=True)
 
 
 def test_a_port_that_is_in_use_by_something_else_is_one_line(alone: tuple[Project, str]):
