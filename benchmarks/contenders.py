@@ -104,7 +104,7 @@ def recipe(
     from stages.network.networks import build
     from stages.training import feed_forward, loop
     from stages.training.parallel import Group
-    from stages.training.setup import cores, fix_randomness
+    from stages.training.setup import fix_randomness, own_cores
 
     params = load_params(ROOT / PARAMS).recipes[name]
     params = params.model_copy(update={"epochs": epochs or params.epochs})
@@ -113,7 +113,7 @@ def recipe(
     if params.network == "feed_forward" and not plain:
         training = feed_forward.Training(network, load_split(TRAIN), params, seed)
     else:
-        group = Group(1 if plain else cores())
+        group = Group(1 if plain else own_cores())
         training = loop.Training(network, load_split(TRAIN), params, seed, group)
     test = load_split(TEST)
     started = time.perf_counter()
