@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import nnls
 
 from benchmarks.bench import Project
 from stages.common.files import whole_files
@@ -109,7 +110,7 @@ def measure(setting: Setting, folder: Path, images: Path) -> dict:
     with ExitStack() as stack:
         hosts = [""]
         if setting.hosts > 1:
-            make = stack.enter_context(network(f"{setting.rate:.0f}", setting.delay))
+            make = stack.enter_context(network(setting.rate, setting.delay))
             hosts = [make(f"10.9.0.{number}") for number in range(2, 2 + setting.hosts)]
         for number, host in reversed(list(enumerate(hosts))):
             project = Project(Path(tempfile.mkdtemp(dir=folder)) / "project")
@@ -196,7 +197,7 @@ def model(rows: list[tuple[Setting, dict]]) -> tuple[list[float], list[float]]:
         if setting in FITTED:
             equations.append(each)
             seconds.append(measured["seconds"] - (bits / setting.rate if setting.rate else 0.0))
-    constants, *_ = np.linalg.lstsq(np.array(equations), np.array(seconds), rcond=None)
+    constants, _ = nnls(np.array(equations), np.array(seconds))  # none is below 0
     for setting, measured in rows:
         each, bits = terms(setting)
         wire = bits / setting.rate if setting.rate else 0.0

@@ -26,10 +26,10 @@ class NoNetworkError(Exception):
 
 
 @contextlib.contextmanager
-def network(rate: str = "", delay: float | None = None) -> Iterator[Make]:
+def network(rate: float | None = None, delay: float | None = None) -> Iterator[Make]:
     """Yield a function that makes a host with an address (10.9.0.2), and returns its name.
 
-    Each host sends at up to `rate` (1gbit), by htb. With a `delay`, in seconds, a relay carries the
+    Each host sends at up to `rate` bit/s, by htb. With a `delay`, in seconds, a relay carries the
     packets from host to host, each that much later, in place of the kernel's bridge (whose netem not
     every kernel has).
 
@@ -66,7 +66,9 @@ def network(rate: str = "", delay: float | None = None) -> Iterator[Make]:
                     "default",
                     "1",
                 )
-                limit = ("rate", rate, "burst", "128k", "cburst", "128k")
+                # Small, or the gradients of a step would all pass at once.
+                burst = str(max(16_000, int(rate / 8 * 50e-6)))
+                limit = ("rate", f"{rate:.0f}", "burst", burst, "cburst", burst)
                 _run(*tc, "class", "add", "dev", "eth0", "classid", "1:1", "htb", *limit)
             return name
 
