@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -11,19 +12,38 @@ from collections.abc import Callable
 COLLECTED = "STAGES_ERRORS"
 
 
-def printable(path: object) -> str:
-    """Return a path as one line can show it: line breaks and broken letters escaped."""
-    name = str(path)
-    return name if name.isprintable() else ascii(name)[1:-1]
+def printable(text: object) -> str:
+    """Return a path or another text as one line can show it: line breaks and broken letters escaped."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the names, passwords and queries of the URLs in it."""
+    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]*:/+)(\S+)", _without_secrets, text)
+
+
+def _without_secrets(url: re.Match) -> str:
+    scheme, rest = url.groups()
+    place, *query = re.split("[?#]", rest, maxsplit=1)
+    if "@" in "".join(query):  # either of the two may be the password's
+        return f"{scheme}…"
+    return scheme + place.rpartition("@")[2] + "?…" * len(query)
 
 
 class UserError(Exception):
     """A mistake that the user can mend.
 
-    The message is one line: the key or file, the value, what is allowed, what to do.
+    The message is one line: the key or file, the value, what is allowed, what to do. What it names
+    may hold line breaks: they are escaped.
     """
 
     exit_code = 1
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 def run(main: Callable[[], None]) -> None:
@@ -40,7 +60,7 @@ def run(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.filename is None:
             raise
-        _tell(f"{error.filename}: {error.strerror}", 1)
+        _tell(printable(f"{error.filename}: {error.strerror}"), 1)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
