@@ -5,6 +5,7 @@ hour of training. The defaults stand in params.yaml alone; here every key is req
 """
 
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,14 +14,22 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import PydanticCustomError
 from yamlcore import CoreLoader
 
-from stages.common.errors import UserError
+from stages.common.errors import UserError, without_secrets
 
 PARAMS = Path("params.yaml")
 SIDE = 28  # pixels: images are squares, of MNIST's size
+MOST_CLASSES = 1000
+MOST_LAYERS = 100
+MOST_WEIGHTS = 2**28  # of a network for 1,000 classes; with gradients and Adam's moments, 4 GB
+MOST_VALUES = 100_000  # in a YAML file: with aliases, a few lines can stand for billions
+MOST_LINES = 5  # of a message
+MOST_LETTERS = 200  # of a value, in a message
 
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's legacy seeds (scikit-learn)
-Sizes = list[Annotated[int, Field(ge=1, le=SIDE)]]
+Of = TypeVar("Of")
+Layers = Annotated[list[Of], Field(max_length=MOST_LAYERS)]
+Sizes = Layers[Annotated[int, Field(ge=1, le=SIDE)]]
 
 
 def _amount(value: object) -> object:
@@ -81,10 +90,18 @@ class _Recipe(Section):
     shards: Annotated[int, Field(ge=1, le=256)]
 
 
+def _refuse_too_many_weights(key: str, sizes: list[int], weights: int) -> None:
+    if weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"{key}: {sizes} make up to {weights:,} weights: use fewer or smaller layers, of at most "
+            f"{MOST_WEIGHTS:,}"
+        )
+
+
 class FeedForwardRecipe(_Recipe):
     network: Literal["feed_forward"]
-    hidden_sizes: list[Annotated[int, Field(ge=1, le=65_536)]]
-    activations: list[Literal["tanh", "sigmoid", "relu", "gelu"]]
+    hidden_sizes: Layers[Annotated[int, Field(ge=1, le=65_536)]]
+    activations: Layers[Literal["tanh", "sigmoid", "relu", "gelu"]]
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
     @model_validator(mode="after")
@@ -94,6 +111,9 @@ class FeedForwardRecipe(_Recipe):
                 f"hidden_sizes has {len(self.hidden_sizes)} layers but activations has "
                 f"{len(self.activations)}: give one activation for each hidden layer"
             )
+        sizes = [SIDE * SIDE, *self.hidden_sizes, MOST_CLASSES]
+        weights = sum(first * second for first, second in pairwise(sizes))
+        _refuse_too_many_weights("hidden_sizes", self.hidden_sizes, weights)
         return self
 
     @property
@@ -104,7 +124,7 @@ class FeedForwardRecipe(_Recipe):
 
 class ConvolutionalRecipe(_Recipe):
     network: Literal["convolutional"]
-    channels: Annotated[list[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
+    channels: Annotated[Layers[Annotated[int, Field(ge=1, le=4096)]], Field(min_length=1)]
     kernel_sizes: Sizes
     pool_sizes: Sizes
     warmup: Annotated[float, Field(ge=0, lt=1)]
@@ -122,16 +142,19 @@ class ConvolutionalRecipe(_Recipe):
                 f"channels, kernel_sizes and pool_sizes have {len(self.channels)}, "
                 f"{len(self.kernel_sizes)} and {len(self.pool_sizes)} entries: give each layer one"
             )
-        side = SIDE
-        for layer, (kernel, pool) in enumerate(
-            zip(self.kernel_sizes, self.pool_sizes, strict=True), start=1
+        side, inputs, weights = SIDE, 1, 0
+        for layer, (outputs, kernel, pool) in enumerate(
+            zip(self.channels, self.kernel_sizes, self.pool_sizes, strict=True), start=1
         ):
-            side = (side - kernel + 1) // pool
+            weights += inputs * outputs * kernel * kernel
+            side, inputs = (side - kernel + 1) // pool, outputs
             if side < 1:
                 raise ValueError(
                     f"kernel_sizes: {self.kernel_sizes} with pool_sizes {self.pool_sizes} leave "
                     f"nothing of the {SIDE} pixels after layer {layer}: use smaller ones"
                 )
+        weights += inputs * side * side * MOST_CLASSES
+        _refuse_too_many_weights("channels", self.channels, weights)
         if self.batch_size < 2 * self.shards:
             raise ValueError(
                 f"batch_size: {self.batch_size} is too small for {self.shards} shards: batch "
@@ -188,15 +211,44 @@ def read_yaml(path: Path) -> object:
     """Return what a YAML file holds, as YAML 1.2, like DVC (1.1 takes `1e-3` for a string).
 
     Raises:
-        UserError: the file is missing or is not YAML.
+        UserError: the file is missing, is not YAML, or its aliases stand for too much.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=CoreLoader)
+        content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
-    # A number of 5,000 digits is a ValueError, `!!bool foo` a KeyError.
-    except (yaml.YAMLError, ValueError, KeyError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    try:
+        document = yaml.load(content.decode("utf-8"), Loader=CoreLoader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start:,})") from None
+    except RecursionError:
+        raise UserError(f"{path}: not valid YAML: its values are nested too deeply") from None
+    # yamlcore takes a scalar of an explicit type (`!!int ""`, `!!map x`) for what its tag says, and so
+    # raises any of Python's errors.
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if not isinstance(error, yaml.YAMLError):
+            said = f"a value is not of its type ({said})"
+        raise UserError(f"{path}: not valid YAML: {without_secrets(said)}") from None
+    if not _is_small(document):
+        raise UserError(
+            f"{path}: stands for more than {MOST_VALUES:,} values; write it without aliases"
+        )
+    return document
+
+
+def _is_small(document: object) -> bool:
+    """Say whether a document has at most MOST_VALUES values, each alias written out."""
+    left, values = MOST_VALUES, [document]
+    while values:
+        value = values.pop()
+        inside = [*value, *value.values()] if isinstance(value, dict) else value
+        if isinstance(inside, list):
+            left -= len(inside)
+            if left < 0:
+                return False
+            values += inside
+    return True
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -218,8 +270,22 @@ def read_checked(path: Path, schema: type[Checked]) -> Checked:
     try:
         return schema.model_validate(document)
     except ValidationError as error:
-        lines = (_line(path, details, document, schema) for details in error.errors())
-        raise UserError("; ".join(lines)) from None
+        errors = error.errors()
+        lines = [_line(path, details, document, schema) for details in errors[:MOST_LINES]]
+        more = f"; and {len(errors) - MOST_LINES:,} more" if len(errors) > MOST_LINES else ""
+        raise UserError("; ".join(lines) + more) from None
+
+
+def _shown(value: object) -> str:
+    """Return a value as one line can show it."""
+    try:
+        return _short(without_secrets(repr(value)))
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 50]} … {text[-40:]}"
 
 
 def _line(path: Path, details: dict, document: object, schema: type[Section]) -> str:
@@ -231,7 +297,7 @@ def _line(path: Path, details: dict, document: object, schema: type[Section]) ->
         schema = Params.model_fields[keys[0]].annotation
     if keys[-1:] == ["[key]"]:  # pydantic's own mark, too: the name itself is not allowed
         del keys[-2:]
-    key = ".".join(map(str, keys))
+    key = _short(".".join(map(str, keys)))
     match details["type"]:
         case "extra_forbidden":
             line = f"{path}: {key}: unknown key; allowed are {', '.join(schema.model_fields)}"
@@ -239,15 +305,17 @@ def _line(path: Path, details: dict, document: object, schema: type[Section]) ->
                 keys[1] in one.model_fields for one in RECIPES.values()
             ):
                 recipe = document["train"].get("recipe", "NAME")
-                line += f" (it belongs to a recipe: recipes.{recipe}.{keys[1]})"
+                line += f" (it belongs to a recipe: recipes.{_short(str(recipe))}.{keys[1]})"
             return line
         case "missing":
             defaults = f" (git show HEAD:{path} has the defaults)" if path == PARAMS else ""
             return f"{path}: {key}: missing; add it{defaults}"
         case "union_tag_not_found" | "union_tag_invalid":
             found = details["input"].get("network") if isinstance(details["input"], dict) else None
-            return f"{path}: {key}.network: {found!r} is not allowed: use {' or '.join(RECIPES)}"
+            return (
+                f"{path}: {key}.network: {_shown(found)} is not allowed: use {' or '.join(RECIPES)}"
+            )
         case "value_error":
             return f"{path}: {key}{'.' if key else ''}{message}"
     where = f"{path}: {key}" if key else str(path)
-    return f"{where}: {details['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+    return f"{where}: {_shown(details['input'])} is not allowed: {message[0].lower()}{message[1:]}"

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from stages.common.params import Layout, Section, read_checked
+from stages.common.params import MOST_CLASSES, Layout, Section, read_checked
 
 DATA = Path("data")
 NAME = "dataset.yaml"
-MOST_CLASSES = 1000
 FILES = {  # of a set in MNIST's form, by what they hold
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
@@ -20,10 +20,19 @@ FILES = {  # of a set in MNIST's form, by what they hold
 Text = Annotated[str, Field(min_length=1)]
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise PydanticCustomError("printable", "Use printable letters")
+    return name
+
+
+ClassName = Annotated[Text, AfterValidator(_printable)]
+
+
 class Description(Section):
     title: Text
     kind: Literal["idx", "digits"]  # MNIST's four files, or scikit-learn's embedded digits
-    classes: Annotated[list[Text], Field(min_length=2, max_length=MOST_CLASSES)]
+    classes: Annotated[list[ClassName], Field(min_length=2, max_length=MOST_CLASSES)]
     layout: Layout
     urls: list[Annotated[str, Field(pattern="^https://")]] = Field(default=[])
     files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default={})  # SHA-256

@@ -18,10 +18,10 @@ import numpy as np
 from tqdm import tqdm
 
 from stages.common.errors import UserError, printable
-from stages.common.params import SIDE, Layout
+from stages.common.params import MOST_CLASSES, SIDE, Layout
 from stages.common.processes import end_with_parent, usable_cores
 from stages.common.stage import ignored
-from stages.datasets.description import DATA, MOST_CLASSES
+from stages.datasets.description import DATA
 from stages.datasets.pictures import SUFFIXES, PictureError, read_picture
 
 PARTS = ("train", "test")
