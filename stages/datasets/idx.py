@@ -20,6 +20,7 @@ from stages.datasets.download import CACHE, SourceError, fetch
 from stages.datasets.torchvision_import import import_datasets
 
 MIRROR_VARIABLE = "MNIST_MIRROR"
+MAX_UNPACKED = 2**30  # bytes; Fashion-MNIST's largest file has 47 MB
 
 
 class NoSourceError(UserError):
@@ -46,7 +47,7 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
                 files[f"{part}-images-idx3-ubyte.gz"],
                 files[f"{part}-labels-idx1-ubyte.gz"],
             ):
-                Path(folder, path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+                _unpack(path, Path(folder, path.stem))
             images = mnist.read_image_file(f"{folder}/{part}-images-idx3-ubyte").numpy()
             return images, mnist.read_label_file(f"{folder}/{part}-labels-idx1-ubyte").numpy()
 
@@ -55,20 +56,39 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
         for some, those in ((images, labels), (test_images, test_labels)):
             if some.shape != (len(those), 28, 28) or those.max() >= len(description.classes):
                 raise ValueError(f"images {some.shape}, labels {those.shape} up to {those.max()}")
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AssertionError,
-        OSError,
-        EOFError,
-        zlib.error,
-    ) as error:
+    except OSError:  # a full disk
+        raise
+    except Exception as error:  # torchvision believes what the file says of itself
+        reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"data/{name}/dataset.yaml: its files are not in MNIST's form ({error})"
+            f"data/{name}/dataset.yaml: its files are not in MNIST's form ({reason})"
         ) from None
     test = np.repeat([False, True], [len(labels), len(test_labels)])
     return np.concatenate([images, test_images]), np.concatenate([labels, test_labels]), test
+
+
+def _unpack(path: Path, into: Path) -> None:
+    """Unpack a .gz file.
+
+    Raises:
+        ValueError: it is none, or holds more than MAX_UNPACKED bytes.
+        OSError: `into` cannot be written.
+    """
+    try:
+        with gzip.open(path) as packed, into.open("wb") as file:
+            while piece := _read(packed):
+                if file.tell() + len(piece) > MAX_UNPACKED:
+                    raise ValueError(f"{path.name}: more than {MAX_UNPACKED:,} bytes when unpacked")
+                file.write(piece)
+    except OSError as error:  # a full disk names no file by itself
+        raise OSError(error.errno, error.strerror, str(into)) from None
+
+
+def _read(packed: gzip.GzipFile) -> bytes:
+    try:
+        return packed.read(2**20)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(str(error)) from None
 
 
 def fetch_files(name: str, description: Description) -> list[Path]:

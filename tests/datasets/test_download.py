@@ -3,8 +3,10 @@
 import base64
 import gzip
 import hashlib
+import os
 import re
 import resource
+import signal
 import socket
 import ssl
 import struct
@@ -26,7 +28,7 @@ import yaml
 
 from stages.common.errors import UserError
 from stages.datasets import download, idx
-from stages.datasets.description import Description
+from stages.datasets.description import Description, read_description
 from tests.project import MIRROR, ROOT, Project, clean_environment, copy_of, needs_mnist
 from tests.samples import random_images
 
@@ -133,6 +135,45 @@ def labelled_as_encoded(handler: BaseHTTPRequestHandler, body: bytes) -> None:
     answer(handler, body, Content_Encoding="gzip")
 
 
+def named(name: str, function: Answer) -> Answer:
+    function.__name__ = name
+    return function
+
+
+def not_modified(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+    answer(handler, b"", status=304)
+
+
+def redirect(to: str) -> Answer:
+    return named(
+        f"redirect_to_{to}", lambda handler, body: answer(handler, b"", status=302, Location=to)
+    )
+
+
+def chunks_of(size: str) -> Answer:
+    """The first chunk says that it has another size than it has."""
+
+    def function(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        coded = size.encode() + b"\r\n" + body + b"\r\n0\r\n\r\n"
+        answer(handler, coded, length=0, Transfer_Encoding="chunked")
+
+    return named(f"chunks_of_{size}", function)
+
+
+def announced_as(*lengths: str) -> Answer:
+    head = "".join(f"Content-Length: {length}\r\n" for length in lengths)
+    return named(
+        f"announced_as_{lengths}",
+        lambda handler, body: handler.wfile.write(
+            f"HTTP/1.1 200 OK\r\n{head}\r\n".encode() + body[:-20]
+        ),
+    )
+
+
+def says(text: bytes) -> Answer:
+    return named(f"says_{text[:20]}", lambda handler, body: handler.wfile.write(text))
+
+
 class Server:
     """An HTTPS server for localhost; `answer` decides what it says."""
 
@@ -143,12 +184,13 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(handler) -> None:  # noqa: N805
                 self.requests.append(handler.path)
-                self.answer(handler, files[handler.path.rpartition("/")[2]])
+                self.answer(handler, files.get(handler.path.rpartition("/")[2], b"not found"))
 
             def log_message(handler, *_: object) -> None:  # noqa: N805
                 pass
 
         self.server = ThreadingHTTPServer(("localhost", 0), Handler)
+        self.server.handle_error = lambda *_: None  # of a client that has gone
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(context)
         self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
@@ -219,7 +261,7 @@ def test_good_files_are_fetched_once(server: Server, cache: Path, behaviour: Ans
 @pytest.mark.parametrize(
     ("behaviour", "reason", "attempts"),
     [
-        (truncated, "(broken off: Connection broken: IncompleteRead(", 3),
+        (truncated, "(broken off: IncompleteRead)", 3),
         (truncated_without_length, "the SHA-256 of what it sends is not the official one", 3),
         (bit_flipped, "the SHA-256 of what it sends is not the official one", 3),
         (overloaded, "(HTTP 503)", 3),
@@ -229,6 +271,24 @@ def test_good_files_are_fetched_once(server: Server, cache: Path, behaviour: Ans
         (endless, "sends more than 67,108,864 bytes", 1),
         (redirect_to_itself, "more than 5 redirects", 6),
         (redirect_to_http, "(not https, which is the only protocol allowed", 1),
+        (not_modified, "(HTTP 304)", 1),
+        (redirect("https://[bad"), "(its answer is not valid (ValueError))", 1),
+        (redirect("https://localhost:99999/"), "(its URL, or the proxy's, is not valid)", 1),
+        (redirect("https://\xff\xfe\x80/\xe9"), "not valid", 1),
+        (redirect("https://user:se\tcret@[::1"), "(its answer is not valid (ValueError))", 1),
+        (chunks_of("-5"), "(broken off: IncompleteRead)", 3),
+        (chunks_of("-" + "f" * 16), "(its answer is not valid (OverflowError))", 1),
+        (chunks_of("zz"), "(broken off: IncompleteRead)", 3),
+        (chunks_of("f" * 40), "(broken off: IncompleteRead)", 3),
+        (announced_as("-1"), "the SHA-256 of what it sends is not the official one", 3),
+        (announced_as("many"), "the SHA-256 of what it sends is not the official one", 3),
+        (announced_as("9" * 30), "(broken off: IncompleteRead)", 3),
+        (announced_as("5", "7"), "(broken off: InvalidHeader)", 3),
+        (says(b""), "(no connection)", 3),
+        (says(b"\xff\x00\r\n\r\n"), "(no connection)", 3),
+        (says(b"HTTP/1.1 99999 What\r\n\r\n"), "(no connection)", 3),
+        (says(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n"), "(no connection)", 3),
+        (says(b"HTTP/1.1 200 OK\r\na: " + b"b" * 10**5 + b"\r\n\r\n"), "(no connection)", 3),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -374,6 +434,93 @@ def test_a_password_is_not_shown_if_it_could_not_be_sent(
     assert "cret" not in str(caught.value)
 
 
+SECRET_ADDRESSES = {
+    "https://bob:secret@HOST/a": "https://HOST/a/mnist",
+    "https://bob:secret@HOST/?token=secret": "https://HOST/?…",
+    "https://HOST/a?token=secret": "https://HOST/a?…",
+    "https://HOST/a#secret": "https://HOST/a?…",
+    "https://HOST/a?token=sec@ret": "https://…",
+    "https://bob:sec?re@t@HOST/": "https://…",
+    "https://bob:sec ret@HOST": "https://HOST/mnist",
+    "https://bob:sec\nret@HOST": "https://HOST/mnist",
+    "HTTPS://bob:secret@HOST": "HTTPS://HOST/mnist",
+    "http://bob:secret@HOST": "http://HOST/mnist",
+    "https:/bob:secret@HOST": "https:/HOST/mnist",
+    "bob:secret@HOST/a": "…@HOST/a/mnist",
+}
+
+
+@pytest.mark.parametrize("answered", [not_found, says(b""), bit_flipped, redirect("https://[bad")])
+@pytest.mark.parametrize("address", SECRET_ADDRESSES)
+def test_nothing_secret_of_an_address_is_shown(
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
+    address: str,
+    answered: Answer,
+):
+    server.answer = answered
+    monkeypatch.setattr(download, "TIMEOUTS", (0.1, 0.1))
+    monkeypatch.setattr(download, "RETRIES", 0)
+    host = server.url.removeprefix("https://")
+    monkeypatch.setenv("MNIST_MIRROR", address.replace("HOST", host))
+    with pytest.raises(UserError) as caught:
+        fetched()
+    message = str(caught.value)
+    assert f"could not be had from {SECRET_ADDRESSES[address].replace('HOST', host)} (" in message
+    assert not re.search("bob|sec|cret|ret@|re@|\n", message.replace("the SHA", ""))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_secret_is_shown_where_the_certificate_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    monkeypatch.setenv("MNIST_MIRROR", f"{server.url}/?token=secret")
+    with pytest.raises(UserError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+        fetched()
+    assert "secret" not in str(caught.value)
+
+
+def test_nothing_secret_of_an_address_in_a_description_is_shown(in_empty_folder: Path):
+    Path("data/letters").mkdir(parents=True)
+    for urls in (
+        ["http://bob:secret@host/"],
+        "http://bob:secret@host/",
+        {"http://bob:secret@h": 1},
+    ):
+        description = MNIST | {"urls": urls}
+        Path("data/letters/dataset.yaml").write_text(yaml.safe_dump(description))
+        with pytest.raises(UserError, match=r"^data/letters/dataset\.yaml: urls.* is not allowed"):
+            read_description("letters")
+        try:
+            read_description("letters")
+        except UserError as error:
+            assert "secret" not in str(error)
+    Path("data/letters/dataset.yaml").write_text("urls: [https://bob:secret@host/, ]]")
+    with pytest.raises(UserError, match="not valid YAML") as caught:
+        read_description("letters")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_line_break_in_a_name_does_not_split_the_line(
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    Path("mir\nror").mkdir()
+    monkeypatch.setenv("MNIST_MIRROR", "mir\nror")
+    with pytest.raises(UserError) as caught:
+        fetched()
+    assert str(caught.value).startswith(f"mnist: {FIRST} could not be had from mir\\nror/mnist (")
+    assert str(caught.value).isprintable()
+    Path("data/letters").mkdir(parents=True)
+    description = MNIST | {"classes": ["a", "b\nc"]}
+    Path("data/letters/dataset.yaml").write_text(yaml.safe_dump(description))
+    with pytest.raises(
+        UserError, match=r"classes\.1: 'b\\nc' is not allowed: use printable letters"
+    ):
+        read_description("letters")
+
+
 def test_a_proxy_that_is_not_there(server: Server, nobody: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:secret@{nobody}")
     with pytest.raises(UserError) as caught:
@@ -405,6 +552,92 @@ def test_a_folder_is_a_mirror(server: Server, tmp_path: Path, monkeypatch: pytes
     assert fetched() == CONTENT
 
 
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(6 * 2**30)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def endless_file(path: Path) -> None:
+    """A regular file that says it is empty, and gives more and more."""
+    path.symlink_to("/proc/self/pagemap")
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (fifo, "not a regular file"),
+        (device, "not a regular file"),
+        (Path.mkdir, "not a regular file"),
+        (sparse, "more than 67,108,864 bytes"),
+        (loop, "Too many levels of symbolic links"),
+        (dangling, "No such file or directory"),
+        (Path.touch, "the SHA-256 of what it sends is not the official one"),
+        (endless_file, "sends more than 67,108,864 bytes"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_is_no_file_in_a_folder_is_a_failure_of_the_source(
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable, reason: str
+):
+    Path("mirror/letters").mkdir(parents=True)
+    make(Path("mirror/letters", FIRST))
+    monkeypatch.setattr(download, "MAX_SECONDS", 20)
+    monkeypatch.setenv("MNIST_MIRROR", "mirror")
+    with pytest.raises(UserError, match=rf"could not be had from mirror/letters \(.*{reason}\); "):
+        fetched("letters")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def edited(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def growing(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(bytes(2 * download.PIECE))
+
+
+@pytest.mark.parametrize("change", [cut, edited, growing])
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+):
+    content = random_images(1000).numpy().tobytes()
+    Path("mirror").mkdir()
+    Path("mirror/file").write_bytes(content)
+    monkeypatch.setattr(download, "MAX_BYTES", 2_000_000)
+    pieces = download._pieces_of_file
+
+    def changing(path: Path) -> Iterator[bytes]:
+        for piece in pieces(path):
+            yield piece
+            change(path)
+
+    monkeypatch.setattr(download, "_pieces_of_file", changing)
+    reason = "sends more than 2,000,000 bytes" if change is growing else "the SHA-256 of what it"
+    with pytest.raises(download.SourceError, match=reason):
+        download.fetch("file", hashlib.sha256(content).hexdigest(), ["mirror"], Path("cache"))
+    assert list(Path("cache").iterdir()) == []
+
+
 def test_a_relative_folder_is_taken_from_where_we_stand(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ):
@@ -421,7 +654,10 @@ def test_a_relative_folder_is_taken_from_where_we_stand(
 
 @pytest.mark.parametrize(
     ("behaviour", "reason", "attempts"),
-    [(silent, "no answer within 0.5 s", 1), (silent_after_a_while, "Read timed out", 3)],
+    [
+        (silent, "no answer within 0.5 s", 1),
+        (silent_after_a_while, "broken off: ReadTimeoutError", 3),
+    ],
 )
 def test_a_server_that_falls_silent_is_not_waited_for(
     server: Server, monkeypatch: pytest.MonkeyPatch, behaviour: Answer, reason: str, attempts: int
@@ -433,23 +669,116 @@ def test_a_server_that_falls_silent_is_not_waited_for(
     assert len(server.requests) == 2 * attempts
 
 
-def test_a_server_that_never_ends_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch):
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "drop"),
+    [
+        (OK + b"Content-Length: 1000\r\n\r\n\x1f\x8b", b"\0"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"", b"H"),
+        (OK + b"Name: ", b"a"),
+        (OK, b"A: b\r\n"),
+        (CHUNKED, b"0"),
+        (CHUNKED + b"1;", b"x"),
+        (CHUNKED + b"0\r\n", b"a: b\r\n"),
+    ],
+    ids=["body", "continue", "status", "header", "headers", "size", "extension", "trailer"],
+)
+def test_a_server_that_never_ends_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch, first: bytes, drop: bytes
+):
     """Although each of its bytes comes in time, and few of them."""
 
     def dripping(handler: BaseHTTPRequestHandler, body: bytes) -> None:
-        answer(handler, b"\x1f\x8b", length=1000)
         with suppress(OSError):
-            for _ in range(200):
-                handler.wfile.write(b"\0")
+            handler.wfile.write(first)
+            for _ in range(100):
                 time.sleep(0.05)
+                handler.wfile.write(drop)
 
-    server.answer = dripping
-    monkeypatch.setattr(download, "MAX_SECONDS", 0.5)
-    start = time.monotonic()
-    with pytest.raises(UserError, match=r"took more than 0\.5 s"):
-        fetched()
-    assert time.monotonic() - start < 5
-    assert len(server.requests) == 2
+    def dripping_at_first(handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        (good if handler.path.startswith("/alive") else dripping)(handler, body)
+
+    server.answer = dripping_at_first
+    monkeypatch.setattr(download, "MAX_SECONDS", 0.4)
+    monkeypatch.delenv("MNIST_MIRROR")
+    assert fetched(urls=[f"{server.url}/slow", f"{server.url}/alive"]) == CONTENT
+    assert [path.split("/")[1] for path in server.requests] == ["slow", *["alive"] * 4]
+
+
+# Python leaves it to its garbage collector to close a socket whose handshake a signal has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_handshake_that_never_ends_is_given_up(
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    record = b"\x16\x03\x03\x40\x00" + bytes(1000)  # it announces 16 KiB
+
+    def drip(listening: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection, suppress(OSError):
+                    for byte in record:
+                        connection.send(bytes([byte]))
+                        time.sleep(0.05)
+
+    with socket.create_server(("localhost", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,), daemon=True)
+        thread.start()
+        monkeypatch.setattr(download, "MAX_SECONDS", 0.4)
+        monkeypatch.setenv("MNIST_MIRROR", f"https://localhost:{listening.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"\(took more than 0\.4 s\)"):
+            fetched("letters")
+        listening.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        redirect("https://[bad"),
+        redirect("https://localhost:99999/"),
+        redirect("https://\xff\xfe\x80/\xe9"),
+        chunks_of("-" + "f" * 16),
+        says(b"\xff"),
+        not_modified,
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_after_any_failure_the_next_source_is_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch, broken: Answer
+):
+    monkeypatch.delenv("MNIST_MIRROR")
+    server.answer = lambda handler, body: (broken if handler.path.startswith("/dead") else good)(
+        handler, body
+    )
+    assert fetched(urls=[f"{server.url}/dead", f"{server.url}/alive"]) == CONTENT
+
+
+def test_any_error_of_the_libraries_is_a_failure_of_the_source(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+):
+    """Even one that no answer of ours has brought about."""
+    monkeypatch.delenv("MNIST_MIRROR")
+    get = download.requests.get
+
+    def failing(url: str, **options: object) -> object:
+        if "/dead" in url:
+            raise AttributeError(f"of {url}")
+        return get(url, **options)
+
+    monkeypatch.setattr(download.requests, "get", failing)
+    assert fetched(urls=[f"{server.url}/dead", f"{server.url}/alive"]) == CONTENT
+
+
+def test_the_time_limit_leaves_no_alarm(server: Server):
+    handler = signal.getsignal(signal.SIGALRM)
+    fetched()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is handler
 
 
 def test_a_cache_that_cannot_be_written_is_named(
@@ -586,3 +915,47 @@ def test_a_further_set_of_this_form_needs_no_code(
         for one, expected in zip(found, (images, labels, np.arange(9) >= 6), strict=True):
             assert np.array_equal(one, expected)
     other.stop()
+
+
+def lying(*sizes: int) -> bytes:
+    return gzip.compress(struct.pack(f">{1 + len(sizes)}I", 2048 + len(sizes), *sizes) + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (gzip.compress(bytes(2**22)), "more than 1,048,576 bytes when unpacked"),
+        (lying(2**32 - 1, 28, 28), "not in MNIST's form"),
+        (lying(2**32 - 1), "not in MNIST's form"),
+        (lying(), "not in MNIST's form"),
+        (gzip.compress(b""), "not in MNIST's form"),
+        (gzip.compress(b"\0\0\xff\x03" + bytes(12)), "not in MNIST's form"),
+        (b"\x1f\x8b", "not in MNIST's form"),
+        (b"no gzip", "not in MNIST's form"),
+        (gzip.compress(bytes(1000))[:-9], "not in MNIST's form"),
+        (gzip.compress(bytes(1000))[:12] + b"\xff" * 20, "not in MNIST's form"),
+    ],
+    ids=["bomb", "images", "labels", "none", "empty", "type", "head", "no_gzip", "cut", "damaged"],
+)
+@pytest.mark.parametrize("place", range(4))
+def test_a_file_that_its_description_names_may_hold_anything(
+    in_empty_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    reason: str,
+    place: int,
+):
+    images, labels = random_images(6).numpy(), np.arange(6) % 3
+    contents = [*idx_files(images, labels), *idx_files(images, labels)]
+    contents[place] = content
+    Path("mirror/letters").mkdir(parents=True)
+    for name, one in zip(MNIST["files"], contents, strict=True):
+        Path("mirror/letters", name).write_bytes(one)
+    monkeypatch.setenv("MNIST_MIRROR", "mirror")
+    monkeypatch.setattr(idx, "MAX_UNPACKED", 2**20)
+    files = {
+        name: hashlib.sha256(one).hexdigest()
+        for name, one in zip(MNIST["files"], contents, strict=True)
+    }
+    with pytest.raises(UserError, match=rf"^data/letters/dataset\.yaml: .*{reason}"):
+        idx.load("letters", Description(**MNIST | {"files": files}))
