@@ -22,11 +22,13 @@ def printable(text: object) -> str:
 
 def without_secrets(text: str) -> str:
     """Return a text without the names, passwords and queries of the URLs in it."""
-    return re.sub(r"([A-Za-z][A-Za-z0-9+.-]*:/+)(\S+)", _without_secrets, text)
+    # From the beginning of a word only: a search at each of its letters would be quadratic.
+    return re.sub(
+        r"(?<![A-Za-z0-9+.-])([A-Za-z0-9+.-]+:/+)(\S+)", lambda url: _bare(*url.groups()), text
+    )
 
 
-def _without_secrets(url: re.Match) -> str:
-    scheme, rest = url.groups()
+def _bare(scheme: str, rest: str) -> str:
     place, *query = re.split("[?#]", rest, maxsplit=1)
     if "@" in "".join(query):  # either of the two may be the password's
         return f"{scheme}…"

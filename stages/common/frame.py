@@ -46,11 +46,13 @@ def _run(module: str) -> None:
         )
     import importlib
 
+    from stages.common.params import load_params
     from stages.common.processes import end_with_parent, is_child
     from stages.common.stage import Inputs, run_main  # they need packages, which are checked now
 
     if is_child():
         end_with_parent()
+    load_params()  # a slip in them ends here, before `Inputs` would take them for what they should be
     inputs = Inputs(module.rpartition(".")[2])
     forget_bytecode()
     main = importlib.import_module(module).main
