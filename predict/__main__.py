@@ -9,8 +9,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +20,11 @@ from stages.common import errors
 from stages.common.errors import UserError, printable
 from stages.common.files import whole_files
 from stages.common.params import Layout
-from stages.datasets.pictures import FORMATS, SUFFIXES, read_picture
+from stages.datasets.pictures import FORMATS, MAX_BYTES, SUFFIXES, read_picture
 from stages.drawing.sheet import draw_sheet
 
 BATCH = 256  # pictures at a time; bounds memory
+IN_MEMORY = 1_000_000  # bytes of standard input
 STDIN = Path("-")  # known by its identity: ./- is a file
 SHOWN = 100  # pictures on a sheet
 COLUMNS = 10
@@ -56,9 +57,10 @@ class Answer(NamedTuple):
         return json.dumps(values)
 
     def to_text(self, width: int) -> str:
-        letters = max(map(len, self.classes))
+        names = [printable(name) for name in self.classes]
+        letters = max(map(len, names))
         (name, share), (other, rest) = (
-            (f"{self.classes[one]:<{letters}}", self.probabilities[one]) for one in self.ranking[:2]
+            (f"{names[one]:<{letters}}", self.probabilities[one]) for one in self.ranking[:2]
         )
         return f"{printable(self.path):<{width}}  {name}  {share:7.2%}   ({other}  {rest:7.2%})"
 
@@ -94,7 +96,10 @@ def read(path: Path, layout: Layout) -> np.ndarray | UserError:
             return read_picture(path, layout)
         if sys.stdin is None:
             return UserError("-: standard input is closed")
-        return read_picture(BytesIO(sys.stdin.buffer.read()), layout)
+        with SpooledTemporaryFile(IN_MEMORY) as copy:  # Pillow goes back and forth
+            while copy.tell() <= MAX_BYTES and (block := sys.stdin.buffer.read(IN_MEMORY)):
+                copy.write(block)
+            return read_picture(copy, layout)
     except UserError as error:
         return UserError(f"{printable(path)}: {error}")
     except OSError as error:

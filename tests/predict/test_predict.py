@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -24,16 +25,19 @@ def model(model_file: Path) -> Model:
 
 
 def predict(
-    *arguments: object, code: int = 0, stdin: bytes = b"", environment: dict | None = None
+    *arguments: object,
+    code: int = 0,
+    stdin: bytes | BinaryIO = b"",
+    environment: dict | None = None,
 ) -> subprocess.CompletedProcess:
     """Run `python -m predict`; it must end with `code` and without a traceback."""
     result = subprocess.run(
         [sys.executable, "-m", "predict", *map(str, arguments)],
         cwd=ROOT,
         env=clean_environment(ROOT) | (environment or {}),
-        input=stdin,
         capture_output=True,
         check=False,
+        **({"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}),
     )
     assert result.returncode == code, result.stderr.decode()
     assert b"Traceback" not in result.stderr
