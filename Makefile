@@ -63,9 +63,10 @@ ifneq ($(shell sh tools/venv.sh check $(PYTHON)),usable)
 $(VENV)/run.installed: FORCE
 endif
 
-$(VENV)/run.installed: requirements.txt stages/requirements.txt
+$(VENV)/run.installed: requirements.txt stages/requirements.txt tools/site_cache.sh
 	@sh tools/venv.sh make $(PYTHON)
 	$(INSTALL) -r requirements.txt
+	@sh tools/site_cache.sh
 	@touch $@
 
 $(VENV)/test.installed: $(VENV)/run.installed requirements-dev.txt

@@ -74,6 +74,8 @@ def main() -> None:
         environment["MNIST_MIRROR"] = str(Path(mirror).absolute())
     with tempfile.TemporaryDirectory() as name:
         clone = Path(name, "clone")
+        # The clone has no .dvc/config.local, and DVC's default is a folder for all users.
+        environment.setdefault("DVC_SITE_CACHE_DIR", str(Path(name, "site-cache")))
         output_of(ROOT, "git", "clone", "--quiet", str(ROOT), str(clone))
         if not (clone / LOCK).exists():
             sys.exit(

@@ -87,7 +87,12 @@ def test_what_is_no_python_3_11_is_one_line(tmp_path: Path, text: str):
 
 def test_make_says_it_and_installs_nothing(tmp_path: Path):
     shutil.copy2(ROOT / "Makefile", tmp_path)
-    for name in ("tools/venv.sh", "requirements.txt", "stages/requirements.txt"):
+    for name in (
+        "tools/venv.sh",
+        "tools/site_cache.sh",
+        "requirements.txt",
+        "stages/requirements.txt",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
     result = subprocess.run(
