@@ -58,7 +58,8 @@ def test_the_pins_are_complete_and_are_what_is_installed(file: str):
     """Of each file, with those that it includes."""
     pinned = {name: version for part in FILES[file] for name, version in pins(part).items()}
     # CUDA builds of torch pin their own packages, others on each platform.
-    needed = {name for name in closure(set(pinned)) if not is_cuda(name)}
+    # pip comes with Python.
+    needed = {name for name in closure(set(pinned)) - {"pip"} if not is_cuda(name)}
     assert needed <= set(pinned)
     for name, version in pinned.items():
         assert importlib.metadata.version(name).split("+")[0] == version
