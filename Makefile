@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
 
-.PHONY: run install data worker test lint format audit bench reproduce digests compare plots demo FORCE
+.PHONY: run install data worker test lint format audit lock bench reproduce digests compare plots demo FORCE
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
@@ -37,6 +37,10 @@ format: $(VENV)/test.installed
 # Ask whether a pinned package has a known vulnerability (docs/supply-chain.md).
 audit: $(VENV)/test.installed
 	@$(BIN)/python -m tools.audit
+
+# Write the lock files anew after a change of a pin (docs/supply-chain.md).
+lock: $(VENV)/test.installed
+	@sh tools/lock.sh
 
 # Measure this pipeline beside the tutorial; ARGS=--quick, or ARGS='--thorough 3' for all of it.
 bench: $(VENV)/run.installed

@@ -75,7 +75,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         clone = Path(name, "clone")
         # The clone has no .dvc/config.local, and DVC's default is a folder for all users.
-        environment.setdefault("DVC_SITE_CACHE_DIR", str(Path(name, "site-cache")))
+        if not environment.get("DVC_SITE_CACHE_DIR"):
+            environment["DVC_SITE_CACHE_DIR"] = str(Path(name, "site-cache"))
         output_of(ROOT, "git", "clone", "--quiet", str(ROOT), str(clone))
         if not (clone / LOCK).exists():
             sys.exit(

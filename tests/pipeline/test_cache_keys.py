@@ -111,6 +111,8 @@ READERS = {
     "data/mnist/dataset.yaml": set(),
     "requirements.txt": set(),
     "requirements-dev.txt": set(),
+    "requirements.lock": set(),
+    "requirements-dev.lock": set(),
     "Makefile": set(),
     ".dvc/plots/recall.json": set(),
 }
