@@ -303,6 +303,8 @@ def main() -> None:
     results: dict = {"machine": machine() | {"date": date}, "rounds": rounds}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        # Its projects have no .dvc/config.local, and DVC's default is a folder for all users.
+        os.environ.setdefault("DVC_SITE_CACHE_DIR", str(folder / "site-cache"))
         images = folder / "images"
         images.mkdir()
         contender("images", images, dataset=dataset)
