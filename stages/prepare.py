@@ -5,7 +5,6 @@ if __name__ == "__main__":
 
     run("stages.prepare")
 
-import tempfile
 from pathlib import Path
 
 from stages.common.params import load_params
@@ -21,14 +20,12 @@ SAMPLES = Path("metrics/samples.png")
 
 def main(stage: Stage) -> None:
     params = load_params().prepare
-    TRAIN.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=TRAIN.parent) as scratch:  # has no name, so it never stays
-        dataset = load(params, scratch)
-        parts = dict(zip((TRAIN, VALIDATION, TEST), divide(dataset, params), strict=True))
-        for path, indices in parts.items():
-            save_split(stage.outputs, path, dataset.images, dataset.labels, dataset.about, indices)
-        stage.outputs.write_json(METRICS, summarise(dataset, parts))
-        stage.outputs.write_bytes(SAMPLES, draw_samples(dataset, parts[TRAIN]))
+    dataset = load(params)
+    parts = dict(zip((TRAIN, VALIDATION, TEST), divide(dataset, params), strict=True))
+    for path, indices in parts.items():
+        save_split(stage.outputs, path, dataset.images, dataset.labels, dataset.about, indices)
+    stage.outputs.write_json(METRICS, summarise(dataset, parts))
+    stage.outputs.write_bytes(SAMPLES, draw_samples(dataset, parts[TRAIN]))
     train, validation, test = map(len, parts.values())
     print(
         f"{params.dataset}: {train:,} training, {validation:,} validation, {test:,} test images of "

@@ -1,11 +1,16 @@
 """How files are written: whole, or not at all."""
 
 import csv
+import glob
 import json
+import math
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
 
 
 class Outputs:
@@ -19,13 +24,15 @@ class Outputs:
     def file(self, path: Path) -> Iterator[Path]:
         """Yield a temporary path beside `path` for the block to write.
 
-        Its name holds the process id: a process that outlives a killed `dvc repro` must not write
-        into its successor's file.
+        Earlier runs that were killed may have left theirs, which are removed: the frame lets one
+        process at a time run a stage.
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._temporary[path] = temporary
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                left.unlink()
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())  # a crash leaves the earlier file or this one
@@ -67,6 +74,39 @@ class Outputs:
         """Remove what has no name yet."""
         for temporary in self._temporary.values():
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder, outside the workspace, that is removed at the end of the block."""
+    with tempfile.TemporaryDirectory() as folder, _naming(folder):
+        yield Path(folder)
+
+
+def scratch_array(shape: tuple[int, ...], folder: Path) -> np.ndarray:
+    """Return uint8 of a shape, mapped into a file in `folder`, since it may not fit into memory.
+
+    The file has no name, so it never stays. All of its space is taken at once: on a full disk, writing
+    to mapped memory would end the process without a word.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _naming(folder), tempfile.TemporaryFile(dir=folder) as file:
+        size = math.prod(shape)
+        if size and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(file, np.uint8, "w+", shape=shape) if size else np.zeros(shape, np.uint8)
+
+
+@contextmanager
+def _naming(path: Path | str) -> Iterator[None]:
+    """Have an error of the system name `path`: that of a full disk names none, others a random name."""
+    try:
+        yield
+    except OSError as error:
+        named = error.filename and not Path(error.filename).name.startswith("tmp")
+        if error.errno is None or named:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from stages.common.errors import UserError
-from stages.common.files import Outputs
+from stages.common.files import Outputs, scratch_array
 from stages.common.params import SIDE
 
 TRAIN = Path("data/prepared/train.safetensors")
@@ -55,13 +54,10 @@ def save_split(  # noqa: PLR0913, PLR0917
     `dataset` says what they are: the names of its `classes`, and what the model card tells. The file's
     metadata hold it, and a checksum of these arrays.
     """
-    with (
-        outputs.file(path) as temporary,
-        tempfile.TemporaryFile(dir=path.parent) as scratch,  # so that no set is whole in memory
-    ):
-        indices = np.arange(len(labels)) if indices is None else indices
-        shape = (len(indices), SIDE, SIDE)
-        chosen = np.memmap(scratch, np.uint8, "w+", shape=shape) if shape[0] else images[:0]
+    indices = np.arange(len(labels)) if indices is None else indices
+    shape = (len(indices), SIDE, SIDE)
+    with outputs.file(path) as temporary:
+        chosen = scratch_array(shape, path.parent)
         for first in range(0, len(indices), AT_ONCE):
             chosen[first : first + AT_ONCE] = images[indices[first : first + AT_ONCE]]
         arrays = {"images": chosen, "labels": labels[indices]}
@@ -95,10 +91,15 @@ def load_split(path: Path) -> Split:
         if about["sha256"] != checksum(images.numpy(), labels.numpy()):
             raise ValueError("the checksum in its metadata is not that of its content")
         split = Split(images, labels, about["dataset"])
+        if path != VALIDATION and not len(labels):
+            raise ValueError("no images")
         if len(labels) and not 0 <= labels.min() <= labels.max() < len(split.classes):
             raise ValueError(f"labels from {labels.min()} to {labels.max()}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro prepare`") from None
     except (SafetensorError, ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and run `dvc repro`") from None
+        raise UserError(
+            f"{path}: damaged ({error}); `make doctor FIX=1` removes it, here and in DVC's cache; then "
+            "run `dvc repro`"
+        ) from None
     return split

@@ -1,7 +1,6 @@
 """A set of labelled images, wherever it comes from."""
 
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 import numpy as np
 
@@ -29,15 +28,15 @@ class Dataset:
         self.about["sha256"] = checksum(self.images, self.labels)
 
 
-def load(params: PrepareParams, scratch: BinaryIO) -> Dataset:
-    """Load the set in data/NAME; the images of a folder of pictures are mapped into the file `scratch`.
+def load(params: PrepareParams) -> Dataset:
+    """Load the set in data/NAME.
 
     Raises:
         UserError: it is missing or not as it should be, or a parameter does not go with it.
     """
     description = read_description(params.dataset)
     if description is None:
-        return load_folder(params, scratch)
+        return load_folder(params)
     for name in ("test_share", "layout", "skip_unreadable"):
         if getattr(params, name) is not None:
             raise UserError(
@@ -54,7 +53,7 @@ def load(params: PrepareParams, scratch: BinaryIO) -> Dataset:
     return Dataset(images, labels, test, {"name": params.dataset} | texts)
 
 
-def load_folder(params: PrepareParams, scratch: BinaryIO) -> Dataset:
+def load_folder(params: PrepareParams) -> Dataset:
     """Load a folder of pictures.
 
     Raises:
@@ -67,7 +66,7 @@ def load_folder(params: PrepareParams, scratch: BinaryIO) -> Dataset:
             f"{PARAMS}: prepare.test_share: {params.test_share} does not count for {name}, which has a "
             "folder test/; set it to null"
         )
-    images, problems = folder.read_pictures(pictures, layout, scratch)
+    images, problems = folder.read_pictures(pictures, layout)
     lines = [
         f"{printable(pictures[place].path)}: {reason}" for place, reason in sorted(problems.items())
     ]

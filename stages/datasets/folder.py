@@ -12,14 +12,16 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from stages.common.errors import UserError, printable
+from stages.common.files import scratch_array
 from stages.common.params import MOST_CLASSES, SIDE, Layout
 from stages.common.processes import end_with_parent, usable_cores
+from stages.common.splits import TRAIN
 from stages.common.stage import ignored
 from stages.datasets.description import DATA
 from stages.datasets.pictures import SUFFIXES, PictureError, read_picture
@@ -161,14 +163,12 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def read_pictures(
-    pictures: list[Picture], layout: Layout, scratch: BinaryIO
-) -> tuple[np.ndarray, dict[int, str]]:
-    """Read pictures on all cores and lay them out: uint8 [N, 28, 28], mapped into the file `scratch`.
+def read_pictures(pictures: list[Picture], layout: Layout) -> tuple[np.ndarray, dict[int, str]]:
+    """Read pictures on all cores and lay them out: uint8 [N, 28, 28], mapped into a file.
 
     Also returns what is wrong with those that cannot be read, by their index; they stay black.
     """
-    images = np.memmap(scratch, np.uint8, "w+", shape=(len(pictures), SIDE, SIDE))
+    images = scratch_array((len(pictures), SIDE, SIDE), TRAIN.parent)
     chunks = [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
     problems, done = {}, 0
     with (

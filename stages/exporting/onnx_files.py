@@ -5,16 +5,15 @@ ONNX Runtime, whose kernels differ by processor, computes nothing that stands in
 
 import json
 import logging
-import tempfile
 import warnings
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
+from stages.common.files import temporary_folder
 from stages.exporting.torch_files import PROVENANCE, Classifier, release
 
 if TYPE_CHECKING:
@@ -71,9 +70,9 @@ def write_int8(classifier: Classifier) -> bytes:
     from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         prepared, quantised, ranges = (
-            Path(folder, name) for name in ("prepared.onnx", "quantised.onnx", "ranges.json")
+            folder / name for name in ("prepared.onnx", "quantised.onnx", "ranges.json")
         )
         model = onnx.load_from_string(write_onnx(classifier))
         quant_pre_process(model, prepared, skip_optimization=True)

@@ -6,7 +6,6 @@ told, but stands in no file.
 
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from stages.common.errors import UserError
+from stages.common.files import temporary_folder
 from stages.common.params import SIDE, ExportParams
 from stages.common.splits import Split
 from stages.exporting.formats import Format
@@ -58,8 +58,8 @@ def probabilities(form: Format, file: Path, images: torch.Tensor) -> torch.Tenso
     Raises:
         UserError: the file cannot be loaded or run.
     """
-    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
-        output = Path(folder, "probabilities.npy")
+    with temporary_folder() as folder, (folder / "log").open("w+") as log:
+        output = folder / "probabilities.npy"
         program = PROGRAM.format(
             usage=form.usage(file.absolute()),
             bytes=BATCH_SIZE * SIDE * SIDE * 4,

@@ -52,6 +52,8 @@ def load_network() -> tuple[nn.Module, dict]:
         if record["weights_sha256"] != sha256(weights):
             raise ValueError("the weights have another checksum")
         network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+        if not all(part.isfinite().all() for part in network.state_dict().values()):
+            raise ValueError("weights are not finite")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with `dvc repro train`") from None
     except Exception as error:  # what torch makes of a damaged file may end in any
@@ -60,6 +62,6 @@ def load_network() -> tuple[nn.Module, dict]:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{WEIGHTS} and {RECORD}: damaged, or do not fit each other ({reason}); "
-            "delete both and run `dvc repro`"
+            "`make doctor FIX=1` removes what is bad, here and in DVC's cache; then run `dvc repro`"
         ) from None
     return network.eval(), record

@@ -10,7 +10,7 @@ import safetensors.numpy
 import torch
 
 from stages.common.errors import UserError
-from stages.common.splits import Split, load_split
+from stages.common.splits import VALIDATION, Split, load_split
 from tests.project import ROOT
 from tests.samples import DATASET, store
 
@@ -20,7 +20,7 @@ LABELS = np.arange(30) % 10
 MEMORY = """
 import re, sys, torch
 from pathlib import Path
-from stages.common.splits import load_split
+from stages.common.splits import VALIDATION, load_split
 def own():  # KiB; the pages of a mapped file are the system's cache
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 small = load_split(Path(sys.argv[1]))  # what libraries take at their first use does not count
@@ -61,9 +61,12 @@ def test_images_are_taken_in_any_order_again_and_again(stored: Split):
         assert labels.dtype == torch.int64
 
 
-def test_a_split_may_be_empty(in_empty_folder: Path):
-    store(PATH, torch.from_numpy(IMAGES[:0]), torch.from_numpy(LABELS[:0]))
-    assert len(load_split(PATH)) == 0
+def test_only_the_validation_set_may_be_empty(in_empty_folder: Path):
+    for path in (VALIDATION, PATH):
+        store(path, torch.from_numpy(IMAGES[:0]), torch.from_numpy(LABELS[:0]))
+    assert len(load_split(VALIDATION)) == 0
+    with pytest.raises(UserError, match=r"damaged \(no images\)"):
+        load_split(PATH)
 
 
 def test_a_file_that_is_replaced_is_read_on(stored: Split):
@@ -137,7 +140,7 @@ def test_a_file_of_another_safetensors_is_read(in_empty_folder: Path):
 def test_a_damaged_file_is_one_line(in_empty_folder: Path, damaged: bytes):
     write(damaged)
     with pytest.raises(
-        UserError, match=rf"^{PATH}: damaged \([^\n]+\); delete it and run `dvc repro`$"
+        UserError, match=rf"^{PATH}: damaged \([^\n]+\); `make doctor FIX=1` removes it, [^\n]+$"
     ):
         load_split(PATH)
 

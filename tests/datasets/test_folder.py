@@ -44,10 +44,9 @@ def params(**changes: object) -> PrepareParams:
 
 
 def read(**changes: object) -> Dataset:
-    with Path("scratch").open("w+b") as scratch:
-        found = load(params(**changes), scratch)
-        found.images = np.array(found.images)
-        return found
+    found = load(params(**changes))
+    found.images = np.array(found.images)
+    return found
 
 
 @pytest.fixture
