@@ -22,6 +22,7 @@ import sys
 
 from stages import COMMON_BYTES
 
+DVC_STAGE = "DVC_STAGE"  # a variable that DVC sets for its stages
 PINS = "stages/requirements.txt"
 
 
@@ -47,17 +48,20 @@ def _run(module: str) -> None:
     import importlib
 
     from stages.common.params import load_params
-    from stages.common.processes import end_with_parent, is_child
+    from stages.common.processes import Alone, end_with_parent, is_child
     from stages.common.stage import Inputs, run_main  # they need packages, which are checked now
 
-    if is_child():
+    if is_child() or DVC_STAGE in os.environ:  # else it may outlive its shell
         end_with_parent()
     load_params()  # a slip in them ends here, before `Inputs` would take them for what they should be
-    inputs = Inputs(module.rpartition(".")[2])
+    stage = module.rpartition(".")[2]
+    Alone.hold(stage)
+    inputs = Inputs(stage)
     forget_bytecode()
     main = importlib.import_module(module).main
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # cleans up, too
     run_main(main, inputs)
 
 

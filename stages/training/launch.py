@@ -12,12 +12,13 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 from stages.common.errors import COLLECTED, UserError, collected
-from stages.common.processes import PARENT, is_child
+from stages.common.files import temporary_folder
+from stages.common.processes import PARENT, WORKER, Alone, is_child
 from stages.training.addresses import PORT, choose_interface, own_address, resolve
 
 
@@ -25,9 +26,6 @@ class LostError(UserError):
     """Another process of the training has ended, for a reason that it knows better."""
 
     exit_code = 75  # try again
-
-
-WORKER = "--worker"  # an argument of the stage: take part only, and write nothing
 
 
 def is_wanted() -> bool:
@@ -61,9 +59,9 @@ def launch() -> NoReturn:
         logging.disable(logging.ERROR)
     # How long one that has succeeded waits for the others to say so, too; without it, five minutes.
     api.LocalElasticAgent = partial(api.LocalElasticAgent, exit_barrier_timeout=30)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     os.environ[PARENT] = str(os.getpid())
-    with tempfile.TemporaryDirectory() as folder:
+    Alone.share()
+    with temporary_folder() as folder:
         config = configuration(folder)
         os.environ[COLLECTED] = f"{folder}/errors"
         try:
@@ -85,7 +83,7 @@ def launch() -> NoReturn:
     sys.exit()
 
 
-def configuration(folder: str) -> "LaunchConfig":  # noqa: F821  imported late: torch's launcher
+def configuration(folder: Path) -> "LaunchConfig":  # noqa: F821  imported late: torch's launcher
     """Return what torchrun makes of the variables, and what it leaves open.
 
     Raises:
@@ -98,7 +96,7 @@ def configuration(folder: str) -> "LaunchConfig":  # noqa: F821  imported late: 
 
     try:
         args = parse_args(["--module", "stages.train"])
-        args.log_dir = args.log_dir or folder  # else a folder stays in /tmp
+        args.log_dir = args.log_dir or str(folder)  # else a folder stays in /tmp
         config, _, _ = config_from_args(args)
     except SystemExit:
         raise UserError("a variable PET_… is wrong: the line above says which") from None
