@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
 
-.PHONY: run install data worker test lint format audit lock bench reproduce digests compare plots demo FORCE
+.PHONY: run install data worker test lint format audit lock bench reproduce digests doctor torture compare plots demo FORCE
 
 # Reproduce the pipeline: on MNIST or, where MNIST cannot be had, on the embedded digits.
 run: $(VENV)/run.installed
@@ -50,9 +50,17 @@ bench: $(VENV)/run.installed
 reproduce: $(VENV)/run.installed
 	@$(BIN)/python -m tools.reproduce
 
+# Kill stages at random moments, and look at what is left: some twenty minutes; make torture KILLS=20
+torture: $(VENV)/test.installed
+	@$(BIN)/python -m tests.pipeline.torture $(or $(KILLS),200)
+
 # Make the checksums of the short runs anew, which tests compare; say which have changed.
 digests: $(VENV)/test.installed
 	@$(BIN)/python -m tests.pipeline.digests --write
+
+# Find what a crash or a bad disk has left, and print the commands that mend it; FIX=1 runs them.
+doctor: $(VENV)/run.installed
+	@$(BIN)/python -m tools.doctor $(if $(FIX),--fix)
 
 # Compare the workspace's predictions with those of a commit: make compare REV=main
 compare: $(VENV)/run.installed

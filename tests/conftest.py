@@ -1,12 +1,14 @@
 """Projects in the states that tests start from."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from tests.project import ROOT, Project, copy_of, lend_environment
+from tests.troubleshooting import explain
 from tools.working_tree import copy_working_tree
 
 
@@ -39,6 +41,12 @@ def params_file(in_empty_folder: Path) -> Path:
         target.parent.mkdir(parents=True)
         shutil.copy2(described, target)
     return path
+
+
+@pytest.fixture
+def explained(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """A function that fails unless docs/troubleshooting.md explains an output of this test."""
+    return lambda output: explain(output, request.node.originalname or request.node.name)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ set -u
 dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml; }
 wanted=$(dataset)
 
+python -m tools.doctor --quick --fix || exit
+
 prepared() { dvc status --quiet prepare 2> /dev/null; }
 
 # Prepared data that is here, or in DVC's cache, needs no source.

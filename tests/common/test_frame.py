@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,14 +81,18 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded(
 
 
 @pytest.mark.slow
-def test_an_experiment_that_ends_as_busy_spoils_nothing(long_training: Project):
+def test_an_experiment_that_ends_as_busy_spoils_nothing(
+    long_training: Project, explained: Callable[[str], None]
+):
     """DVC refuses a second run, but has rewritten params.yaml by then."""
     lock = long_training.read("dvc.lock")
     running = Running(long_training, "dvc", "repro", "train")
     running.wait_for("Epoch 1:")
     long_training.run("dvc", "exp", "run", "-S", "recipes.tutorial.epochs=3", fails=True)
     line = r"params\.yaml: recipes\.tutorial\.epochs changed from 2000 to 3"
-    assert_nothing_recorded(long_training, lock, running.end(fails=True), line)
+    output = running.end(fails=True)
+    explained(output)
+    assert_nothing_recorded(long_training, lock, output, line)
 
 
 @pytest.mark.slow

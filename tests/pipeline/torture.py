@@ -1,0 +1,139 @@
+"""`make torture`: kill stages at drawn moments, and look at what is left.
+
+python -m tests.pipeline.torture KILLS [SEED]
+"""
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.project import Project, Running, lend_environment
+from tools.working_tree import copy_working_tree
+
+OUTPUTS = {
+    "prepare": ["data/prepared/*.safetensors", "metrics/dataset.json", "metrics/samples.png"],
+    "train": ["models/model_weights.pth", "models/network.json", "metrics/train.json"],
+    "evaluate": ["metrics/evaluate.json", "metrics/*.csv", "metrics/mistakes.png"],
+    "export": ["models/model.*", "models/README.md", "metrics/export.json"],
+}
+KILLS = ("stage", "dvc", "group", "interrupt", "terminate")
+
+
+def torture(project: Project, kills: int, seed: int) -> tuple[Counter, list[str]]:
+    """Kill a stage under `dvc repro` so many times; return what was done, and what was wrong after it.
+
+    Nothing may have a final name but a whole file; the next `dvc repro` must go through, and leave the
+    bytes and the records that were there before, and no temporary file.
+    """
+    expected = contents(project)
+    seconds = {}
+    for stage in OUTPUTS:
+        started = time.monotonic()
+        project.run("dvc", "repro", "--force", "--single-item", stage)
+        seconds[stage] = time.monotonic() - started
+    chance, done, wrong = random.Random(seed), Counter(), []
+    for number in range(kills):
+        stage, how = chance.choice(list(OUTPUTS)), chance.choice(KILLS)
+        moment = chance.uniform(0, 1.05 * seconds[stage])
+        shutil.rmtree(project.folder / ".dvc/cache/runs", ignore_errors=True)  # it is to run
+        running = Running(project, "dvc", "repro", "--force", "--single-item", stage)
+        time.sleep(moment)
+        end(running, stage, how)
+        name = f"{number}: {how} of {stage} after {moment:.2f} s"
+        try:
+            found = check(project, stage, expected, how)
+        except AssertionError as error:
+            found = [f"a command failed: {str(error)[-1500:]}"]
+        wrong += [f"{name}: {line}" for line in found]
+        done[f"{how} {stage}"] += 1
+        if found:
+            print(*wrong[-len(found) :], sep="\n", flush=True)
+    return done, wrong
+
+
+def end(running: Running, stage: str, how: str) -> None:
+    """End `dvc repro`, its stage, or both, in one of the ways of KILLS."""
+    group = running.process.pid
+    if how == "stage":
+        for pid in members(group, f"stages.{stage}"):
+            os.kill(pid, signal.SIGKILL)
+    elif how == "dvc":
+        os.kill(group, signal.SIGKILL)
+    elif running.process.poll() is None:
+        kinds = {"group": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+        os.killpg(group, kinds[how])
+    running.process.wait(timeout=60)
+
+
+def members(group: int, argument: str) -> list[int]:
+    """Return the processes of a group whose command line has an argument."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(path.name)) == group and argument in (path / "cmdline").read_text():
+                found.append(int(path.name))
+        except (OSError, ValueError):  # it has ended
+            continue
+    return found
+
+
+def check(project: Project, stage: str, expected: dict[str, str], how: str) -> list[str]:
+    """Return what is wrong after a stage was ended."""
+    wrong = [
+        f"{path} has other content"
+        for pattern in OUTPUTS[stage]
+        for path in map(str, project.folder.glob(pattern))
+        if digest(Path(path)) != expected[os.path.relpath(path, project.folder)]
+    ]
+    # As `make run` does first; where DVC alone was killed its stage may still be at work.
+    output = project.run("python", "-m", "tools.doctor", "--quick", "--fix")
+    output += project.run("dvc", "repro")
+    if "Traceback" in output:
+        wrong.append(output)
+    if (status := project.run("dvc", "status")) != "Data and pipelines are up to date.\n":
+        wrong.append(f"dvc status: {status}")
+    after = contents(project)
+    for path in sorted(expected.keys() | after.keys()):
+        if expected.get(path) != after.get(path):
+            kind = "has other content" if path in expected and path in after else "is left or lost"
+            wrong.append(f"{path} {kind}")
+    return wrong
+
+
+def contents(project: Project) -> dict[str, str]:
+    """Return the SHA-256 of what stages and DVC have written, by path; temporary files count, too."""
+    folders = ("data/prepared", "models", "metrics")
+    paths = [path for folder in folders for path in (project.folder / folder).rglob("*")]
+    paths.append(project.folder / "dvc.lock")
+    return {str(path.relative_to(project.folder)): digest(path) for path in paths if path.is_file()}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    kills, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project(Path(folder) / "project")
+        copy_working_tree(project.folder)
+        lend_environment(project)
+        project.run("make", "run", MNIST_MIRROR="/nowhere")
+        project.run("git", "commit", "--quiet", "--all", "--message=Run on the digits")
+        started = time.monotonic()
+        done, wrong = torture(project, kills, seed)
+    for name, count in sorted(done.items()):
+        print(f"{count:4} {name}")
+    print(f"{kills} kills, {len(wrong)} wrong, in {(time.monotonic() - started) / 60:.0f} minutes")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
