@@ -88,7 +88,9 @@ def test_an_experiment_that_ends_as_busy_spoils_nothing(
     lock = long_training.read("dvc.lock")
     running = Running(long_training, "dvc", "repro", "train")
     running.wait_for("Epoch 1:")
+    os.killpg(running.process.pid, signal.SIGSTOP)  # or it may notice, and end, before DVC looks
     long_training.run("dvc", "exp", "run", "-S", "recipes.tutorial.epochs=3", fails=True)
+    os.killpg(running.process.pid, signal.SIGCONT)
     line = r"params\.yaml: recipes\.tutorial\.epochs changed from 2000 to 3"
     output = running.end(fails=True)
     explained(output)
