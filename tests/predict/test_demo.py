@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -202,7 +203,8 @@ def test_fifty_clients_at_once_are_all_answered(url: str):
             digits = [list(DRAWINGS)[number % len(DRAWINGS)] for number in range(50)]
             await asyncio.gather(*(ask_ten_times(client, digit) for digit in digits))
 
-    asyncio.run(load())
+    with ThreadPoolExecutor() as pool:  # a browser of another test may have a loop in this thread
+        pool.submit(asyncio.run, load()).result()
     assert len(seconds) == 500
     p50, p99 = np.percentile(seconds, (50, 99))
     print(f"50 clients, 500 requests: p50 {1e3 * p50:.0f} ms, p99 {1e3 * p99:.0f} ms")
