@@ -77,8 +77,6 @@ SETTINGS = [
     Setting(2, "thorough"),
     *(Setting(2, "thorough", hosts=2, rate=rate, delay=delay) for rate, delay in NETWORKS),
 ]
-
-
 FITTED = [
     setting
     for setting in SETTINGS
@@ -190,20 +188,17 @@ def model(rows: list[tuple[Setting, dict]]) -> tuple[list[float], list[float]]:
     The constants are those that fit one process, and hosts with a fast network, best. For all other
     rows the rate and the delay are added to them.
     """
-    equations, seconds = [], []
-    predicted = []
-    for setting, measured in rows:
-        each, bits = terms(setting)
-        if setting in FITTED:
-            equations.append(each)
-            seconds.append(measured["seconds"] - (bits / setting.rate if setting.rate else 0.0))
-    constants, _ = nnls(np.array(equations), np.array(seconds))  # none is below 0
+    equations, networks = [], []
     for setting, measured in rows:
         each, bits = terms(setting)
         wire = bits / setting.rate if setting.rate else 0.0
         delay = measured["round_trip"] / 2 if setting.delay is not None else 0.0
-        predicted.append(float(constants @ each) + wire + (setting.hosts - 1) * delay)
-    return constants.tolist(), predicted
+        equations.append(each)
+        networks.append(wire + (setting.hosts - 1) * delay)
+    fitted = [row for row, (setting, _) in enumerate(rows) if setting in FITTED]
+    computed = [rows[row][1]["seconds"] - networks[row] for row in fitted]
+    constants, _ = nnls(np.array(equations)[fitted], np.array(computed))  # none is below 0
+    return constants.tolist(), (np.array(equations) @ constants + networks).tolist()
 
 
 def table(results: dict) -> str:
@@ -270,8 +265,9 @@ def main() -> None:
     ]
     results = {"machine": machine(), "date": date, "rounds": arguments.rounds, "rows": rows}
     (arguments.output / "scaling.json").write_text(json.dumps(results, indent=1) + "\n")
-    (arguments.output / "scaling.md").write_text(table(json.loads(json.dumps(results))))
-    print(table(json.loads(json.dumps(results))))
+    text = table(results)
+    (arguments.output / "scaling.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

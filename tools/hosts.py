@@ -55,16 +55,7 @@ def network(rate: float | None = None, delay: float | None = None) -> Iterator[M
                 tc = ("tc", "-netns", name)
                 _run(
                     *tc,
-                    "qdisc",
-                    "add",
-                    "dev",
-                    "eth0",
-                    "root",
-                    "handle",
-                    "1:",
-                    "htb",
-                    "default",
-                    "1",
+                    *["qdisc", "add", "dev", "eth0", "root", "handle", "1:", "htb", "default", "1"],
                 )
                 # Small, or the gradients of a step would all pass at once.
                 burst = str(max(16_000, int(rate / 8 * 50e-6)))

@@ -48,7 +48,7 @@ def torture(project: Project, kills: int, seed: int) -> tuple[Counter, list[str]
         end(running, stage, how)
         name = f"{number}: {how} of {stage} after {moment:.2f} s"
         try:
-            found = check(project, stage, expected, how)
+            found = check(project, stage, expected)
         except AssertionError as error:
             found = [f"a command failed: {str(error)[-1500:]}"]
         wrong += [f"{name}: {line}" for line in found]
@@ -84,7 +84,7 @@ def members(group: int, argument: str) -> list[int]:
     return found
 
 
-def check(project: Project, stage: str, expected: dict[str, str], how: str) -> list[str]:
+def check(project: Project, stage: str, expected: dict[str, str]) -> list[str]:
     """Return what is wrong after a stage was ended."""
     wrong = [
         f"{path} has other content"
