@@ -81,9 +81,10 @@ class Running:
     def output(self) -> str:
         return self.log.read_text()
 
-    def wait_for(self, text: str) -> None:
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until it has printed a text so many times."""
         deadline = time.monotonic() + 60
-        while text not in self.output():
+        while self.output().count(text) < times:
             assert self.process.poll() is None, self.output()
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.02)

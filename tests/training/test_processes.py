@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import Project, Running, copy_of
+from tests.project import ROOT, Project, Running, copy_of
 from tools.hosts import Make, NoNetworkError, network
 
 pytestmark = pytest.mark.slow
@@ -358,6 +358,34 @@ def test_a_host_that_ends_costs_an_epoch(
     assert digest(project) == expected
 
 
+def test_hosts_come_and_go(alone: tuple[Project, str], hosts: Make, tmp_path: Path):
+    """One begins alone, a second joins it, is killed, and another takes its place."""
+    project, _ = alone
+    project.edit("params.yaml", LINES[1][1], LINES[1][1].replace(str(EPOCHS), "40"))
+    clone = copy_of(project, tmp_path / "host 1" / "project")
+    elastic = {
+        "PET_NNODES": "1:3",
+        "PET_MAX_RESTARTS": "3",
+        "PET_RDZV_ENDPOINT": "10.9.0.2:29400",
+        "PET_RDZV_CONF": "last_call_timeout=1",
+    }
+    training = Running(project, *TRAIN, host=hosts("10.9.0.2"), **elastic)
+    training.wait_for("Epoch 2: ")
+    for number, address in enumerate(("10.9.0.10", "10.9.0.3"), start=1):
+        worker = Running(clone, *WORKER, host=hosts(address), **elastic)
+        training.wait_for("Training on 2 processes on 2 hosts", times=number)
+        if number == 1:
+            kill(worker, "all")
+            worker.end(fails=None)
+            training.wait_for("Training on 1 process on 1 host", times=2)
+    output = training.end()
+    worker.end()
+    assert "Going on after epoch " in output
+    found = digest(project)
+    project.run(*TRAIN)
+    assert digest(project) == found
+
+
 @pytest.mark.parametrize("recipe", ["convolutional", "tutorial"])
 def test_a_host_that_falls_silent_is_given_up(
     alone: tuple[Project, str], hosts: Make, tmp_path: Path, recipe: str
@@ -398,3 +426,38 @@ def test_a_port_that_is_in_use_by_something_else_is_one_line(alone: tuple[Projec
             PET_RDZV_CONF="join_timeout=3",
         )
     assert f"error: PET_RDZV_ENDPOINT: what listens at {address} is no training" in output
+
+
+def test_the_script_for_slurm_sets_the_variables(tmp_path: Path):
+    """By stand-ins for SLURM's commands: a cluster is not at hand."""
+    page = (ROOT / "docs/scaling.md").read_text()
+    script = page.partition("### SLURM")[2].partition("```bash\n")[2].partition("```")[0]
+    show = 'echo "$(basename $0) $* $SLURM_NODEID $PET_NNODES $PET_RDZV_ENDPOINT" >> calls'
+    commands = {
+        "scontrol": "[ \"$*\" = 'show hostnames node[7-8]' ] && printf 'node7\\nnode8\\n'",
+        "srun": 'for SLURM_NODEID in 0 1; do export SLURM_NODEID; "$@" || exit; done',
+        "dvc": show,
+        "make": show,
+    }
+    for name, command in commands.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{command}\n")
+        path.chmod(0o755)
+    activate = tmp_path / ".venv/bin/activate"
+    activate.parent.mkdir(parents=True)
+    activate.touch()
+    subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={
+            "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "SLURM_NNODES": "2",
+            "SLURM_JOB_NODELIST": "node[7-8]",
+        },
+        check=True,
+    )
+    assert (tmp_path / "calls").read_text().splitlines() == [
+        "dvc repro 0 2 node7:29400",
+        "make worker 1 2 node7:29400",
+    ]
