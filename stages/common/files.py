@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from stages.common.errors import UserError
+
 
 class Outputs:
     """Files that are written under temporary names; `whole_files` gives them their own names."""
@@ -78,8 +80,19 @@ class Outputs:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield a new folder, outside the workspace, that is removed at the end of the block."""
-    with tempfile.TemporaryDirectory() as folder, _naming(folder):
+    """Yield a new folder, outside the workspace, that is removed at the end of the block.
+
+    Raises:
+        UserError: there is no place for it.
+        OSError: the disk is full, in the block, too; names the place, as no file of the folder stays.
+    """
+    try:
+        place = tempfile.gettempdir()
+    except FileNotFoundError as error:  # it names no file, but tells of all places that were tried
+        raise UserError(
+            f"TMPDIR: {error.strerror}; make room there, or set TMPDIR to a folder that can be written"
+        ) from None
+    with _naming(place), tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 

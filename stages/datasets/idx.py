@@ -6,7 +6,6 @@ going offline. Its exit code is 2 if no source has them.
 
 import gzip
 import os
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from stages.common import errors
 from stages.common.errors import UserError
+from stages.common.files import temporary_folder
 from stages.common.params import load_params
 from stages.datasets.description import Description, read_description
 from stages.datasets.download import CACHE, SourceError, fetch
@@ -37,17 +37,18 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
     Raises:
         NoSourceError: a file is neither in the cache nor to be had from any source.
         UserError: a file is not in MNIST's form.
+        OSError: the disk for temporary files is full.
     """
     files = {path.name: path for path in fetch_files(name, description)}
     mnist = import_datasets().mnist
 
     def read(part: str) -> tuple[np.ndarray, np.ndarray]:
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             for path in (
                 files[f"{part}-images-idx3-ubyte.gz"],
                 files[f"{part}-labels-idx1-ubyte.gz"],
             ):
-                _unpack(path, Path(folder, path.stem))
+                _unpack(path, folder / path.stem)
             images = mnist.read_image_file(f"{folder}/{part}-images-idx3-ubyte").numpy()
             return images, mnist.read_label_file(f"{folder}/{part}-labels-idx1-ubyte").numpy()
 
@@ -56,7 +57,7 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
         for some, those in ((images, labels), (test_images, test_labels)):
             if some.shape != (len(those), 28, 28) or those.max() >= len(description.classes):
                 raise ValueError(f"images {some.shape}, labels {those.shape} up to {those.max()}")
-    except OSError:  # a full disk
+    except (OSError, UserError):  # of the disk for temporary files
         raise
     except Exception as error:  # torchvision believes what the file says of itself
         reason = f"{type(error).__name__}: {error}"
@@ -74,14 +75,11 @@ def _unpack(path: Path, into: Path) -> None:
         ValueError: it is none, or holds more than MAX_UNPACKED bytes.
         OSError: `into` cannot be written.
     """
-    try:
-        with gzip.open(path) as packed, into.open("wb") as file:
-            while piece := _read(packed):
-                if file.tell() + len(piece) > MAX_UNPACKED:
-                    raise ValueError(f"{path.name}: more than {MAX_UNPACKED:,} bytes when unpacked")
-                file.write(piece)
-    except OSError as error:  # a full disk names no file by itself
-        raise OSError(error.errno, error.strerror, str(into)) from None
+    with gzip.open(path) as packed, into.open("wb") as file:
+        while piece := _read(packed):
+            if file.tell() + len(piece) > MAX_UNPACKED:
+                raise ValueError(f"{path.name}: more than {MAX_UNPACKED:,} bytes when unpacked")
+            file.write(piece)
 
 
 def _read(packed: gzip.GzipFile) -> bytes:

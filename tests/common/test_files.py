@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,17 @@ def write():
         outputs.write_bytes(Path(sys.argv[1]), bytes(5000))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 errors.run(write)
+"""
+
+NO_PLACE = """
+import resource
+from stages.common import errors
+from stages.common.files import temporary_folder
+def use():
+    with temporary_folder():
+        pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+errors.run(use)
 """
 
 TABLE = """
@@ -73,6 +85,15 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path):
     assert (result.returncode, result.stderr) == (1, f"error: {path}: File too large\n")
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_place_for_temporary_files_is_one_line(explained: Callable[[str], None]):
+    """Python has tried TMPDIR, /tmp and others; its own error names no file, and was a traceback."""
+    command = [sys.executable, "-c", NO_PLACE]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("\n") == 1
+    explained(result.stderr)
 
 
 def test_files_have_the_permissions_that_the_umask_gives(tmp_path: Path):

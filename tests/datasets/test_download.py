@@ -12,10 +12,11 @@ import ssl
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ import yaml
 from stages.common.errors import UserError
 from stages.datasets import download, idx
 from stages.datasets.description import Description, read_description
+from tests.pipeline.test_disk import bad_disk
 from tests.project import MIRROR, ROOT, Project, clean_environment, copy_of, needs_mnist
 from tests.samples import random_images
 
@@ -309,6 +311,24 @@ def test_anything_else_is_refused_and_not_kept(
     assert list(cache.iterdir()) == []
 
 
+def test_each_source_is_named_with_what_went_wrong(
+    server: Server, nobody: str, monkeypatch: pytest.MonkeyPatch, explained: Callable[[str], None]
+):
+    answers = {"login": html, "nonsense": redirect("https://[bad"), "other": bit_flipped}
+    server.answer = lambda handler, body: answers[handler.path.split("/")[1]](handler, body)
+    monkeypatch.delenv("MNIST_MIRROR")
+    with pytest.raises(UserError) as caught:
+        fetched(urls=[*(f"{server.url}/{name}" for name in answers), f"https://{nobody}"])
+    told = re.findall(r"https://\S+ \((.*?)\)+[,;]", str(caught.value))
+    assert told == [
+        "no gzip file; perhaps a log-in page",
+        "its answer is not valid (ValueError",
+        "the SHA-256 of what it sends is not the official one",
+        "no connection",
+    ]
+    explained(f"error: {caught.value}")
+
+
 def test_a_failure_that_passes_is_retried(server: Server):
     def overloaded_at_first(handler: BaseHTTPRequestHandler, body: bytes) -> None:
         if len(server.requests) == 1:
@@ -323,14 +343,20 @@ def test_a_failure_that_passes_is_retried(server: Server):
 
 
 def test_a_certificate_of_another_authority_is_refused(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    explained: Callable[[str], None],
 ):
     stranger = tmp_path / "stranger.pem"
     trustme.CA().cert_pem.write_to_path(str(stranger))
     monkeypatch.setenv("SSL_CERT_FILE", str(stranger))
-    with pytest.raises(UserError, match=r"TLS with .*stranger\.pem: .*CERTIFICATE_VERIFY_FAILED"):
+    with pytest.raises(
+        UserError, match=r"TLS with .*stranger\.pem: .*CERTIFICATE_VERIFY_FAILED"
+    ) as caught:
         fetched()
     assert server.requests == []
+    explained(f"error: {caught.value}")
 
 
 def test_without_SSL_CERT_FILE_certifi_decides(server: Server, monkeypatch: pytest.MonkeyPatch):  # noqa: N802
@@ -593,14 +619,22 @@ def endless_file(path: Path) -> None:
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_what_is_no_file_in_a_folder_is_a_failure_of_the_source(
-    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable, reason: str
+    in_empty_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable,
+    reason: str,
+    explained: Callable[[str], None],
 ):
     Path("mirror/letters").mkdir(parents=True)
     make(Path("mirror/letters", FIRST))
     monkeypatch.setattr(download, "MAX_SECONDS", 20)
     monkeypatch.setenv("MNIST_MIRROR", "mirror")
-    with pytest.raises(UserError, match=rf"could not be had from mirror/letters \(.*{reason}\); "):
+    with pytest.raises(
+        UserError, match=rf"could not be had from mirror/letters \(.*{reason}\); "
+    ) as caught:
         fetched("letters")
+    if make is fifo:
+        explained(f"error: {caught.value}")
 
 
 def cut(path: Path) -> None:
@@ -712,7 +746,7 @@ def test_a_server_that_never_ends_is_given_up(
 # Python leaves it to its garbage collector to close a socket whose handshake a signal has ended.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_handshake_that_never_ends_is_given_up(
-    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, explained: Callable[[str], None]
 ):
     record = b"\x16\x03\x03\x40\x00" + bytes(1000)  # it announces 16 KiB
 
@@ -730,8 +764,9 @@ def test_a_handshake_that_never_ends_is_given_up(
         thread.start()
         monkeypatch.setattr(download, "MAX_SECONDS", 0.4)
         monkeypatch.setenv("MNIST_MIRROR", f"https://localhost:{listening.getsockname()[1]}")
-        with pytest.raises(UserError, match=r"\(took more than 0\.4 s\)"):
+        with pytest.raises(UserError, match=r"\(took more than 0\.4 s\)") as caught:
             fetched("letters")
+        explained(f"error: {caught.value}")
         listening.shutdown(socket.SHUT_RDWR)
     thread.join()
 
@@ -791,19 +826,19 @@ def test_a_cache_that_cannot_be_written_is_named(
     assert caught.value.filename is not None  # so errors.run tells it in one line
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may be larger than 20 bytes."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """Let no file be larger than 20 bytes; not for a whole test, since pytest may write to a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_is_not_taken_for_a_fault_of_the_server(
-    server: Server, cache: Path, full_disk: None
-):
-    with pytest.raises(OSError, match="File too large") as caught:
+def test_a_full_disk_is_not_taken_for_a_fault_of_the_server(server: Server, cache: Path):
+    with pytest.raises(OSError, match="File too large") as caught, small_files():
         fetched()
     assert Path(caught.value.filename).parent == cache  # named, so errors.run tells it in one line
     assert list(cache.iterdir()) == []
@@ -917,45 +952,70 @@ def test_a_further_set_of_this_form_needs_no_code(
     other.stop()
 
 
+def in_a_mirror(contents: Sequence[bytes], monkeypatch: pytest.MonkeyPatch) -> Description:
+    """Put the four files of a set called letters into a folder, which becomes the mirror."""
+    Path("mirror/letters").mkdir(parents=True)
+    files = dict(zip(MNIST["files"], contents, strict=True))
+    for name, content in files.items():
+        Path("mirror/letters", name).write_bytes(content)
+    monkeypatch.setenv("MNIST_MIRROR", "mirror")
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return Description(**MNIST | {"files": sums})
+
+
 def lying(*sizes: int) -> bytes:
     return gzip.compress(struct.pack(f">{1 + len(sizes)}I", 2048 + len(sizes), *sizes) + bytes(100))
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "content",
     [
-        (gzip.compress(bytes(2**22)), "more than 1,048,576 bytes when unpacked"),
-        (lying(2**32 - 1, 28, 28), "not in MNIST's form"),
-        (lying(2**32 - 1), "not in MNIST's form"),
-        (lying(), "not in MNIST's form"),
-        (gzip.compress(b""), "not in MNIST's form"),
-        (gzip.compress(b"\0\0\xff\x03" + bytes(12)), "not in MNIST's form"),
-        (b"\x1f\x8b", "not in MNIST's form"),
-        (b"no gzip", "not in MNIST's form"),
-        (gzip.compress(bytes(1000))[:-9], "not in MNIST's form"),
-        (gzip.compress(bytes(1000))[:12] + b"\xff" * 20, "not in MNIST's form"),
+        lying(2**32 - 1, 28, 28),
+        lying(2**32 - 1),
+        lying(),
+        gzip.compress(b""),
+        gzip.compress(b"\0\0\xff\x03" + bytes(12)),
+        b"\x1f\x8b",
+        b"no gzip",
+        gzip.compress(bytes(1000))[:-9],
+        gzip.compress(bytes(1000))[:12] + b"\xff" * 20,
     ],
-    ids=["bomb", "images", "labels", "none", "empty", "type", "head", "no_gzip", "cut", "damaged"],
+    ids=["images", "labels", "none", "empty", "type", "head", "no_gzip", "cut", "damaged"],
 )
 @pytest.mark.parametrize("place", range(4))
 def test_a_file_that_its_description_names_may_hold_anything(
     in_empty_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     content: bytes,
-    reason: str,
     place: int,
 ):
     images, labels = random_images(6).numpy(), np.arange(6) % 3
     contents = [*idx_files(images, labels), *idx_files(images, labels)]
     contents[place] = content
-    Path("mirror/letters").mkdir(parents=True)
-    for name, one in zip(MNIST["files"], contents, strict=True):
-        Path("mirror/letters", name).write_bytes(one)
-    monkeypatch.setenv("MNIST_MIRROR", "mirror")
+    description = in_a_mirror(contents, monkeypatch)
+    with pytest.raises(
+        UserError, match=r"^data/letters/dataset\.yaml: its files are not in MNIST's form"
+    ):
+        idx.load("letters", description)
+
+
+def test_a_file_is_not_unpacked_to_any_size(
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch, explained: Callable[[str], None]
+):
+    description = in_a_mirror([gzip.compress(bytes(2**22))] * 4, monkeypatch)
     monkeypatch.setattr(idx, "MAX_UNPACKED", 2**20)
-    files = {
-        name: hashlib.sha256(one).hexdigest()
-        for name, one in zip(MNIST["files"], contents, strict=True)
-    }
-    with pytest.raises(UserError, match=rf"^data/letters/dataset\.yaml: .*{reason}"):
-        idx.load("letters", Description(**MNIST | {"files": files}))
+    with pytest.raises(UserError, match="more than 1,048,576 bytes when unpacked") as caught:
+        idx.load("letters", description)
+    explained(f"error: {caught.value}")
+
+
+def test_a_full_disk_for_temporary_files_is_named(
+    in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    images, labels = random_images(200).numpy(), np.arange(200) % 3
+    description = in_a_mirror(2 * idx_files(images, labels), monkeypatch)
+    Path("full").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", "full")  # TMPDIR is read once in a process
+    with bad_disk(Path("full"), "full"), pytest.raises(OSError, match="No space left") as caught:
+        idx.load("letters", description)
+    assert caught.value.filename == "full"
