@@ -9,6 +9,7 @@ import signal
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,12 +25,13 @@ from stages.common.processes import end_with_parent, usable_cores
 from stages.common.splits import TRAIN
 from stages.common.stage import ignored
 from stages.datasets.description import DATA
-from stages.datasets.pictures import SUFFIXES, PictureError, read_picture
+from stages.datasets.pictures import SUFFIXES, NoMemoryError, PictureError, read_picture
 
 PARTS = ("train", "test")
 AT_ONCE = 64  # pictures that a process reads before it hands them over
 FEW = 300  # pictures that are read before other processes have started
 TOLD = 5  # files that a message names
+FEWER = "close other programs, or read on one core: taskset --cpu-list 0 dvc repro prepare"
 
 
 class Picture(NamedTuple):
@@ -167,6 +169,9 @@ def read_pictures(pictures: list[Picture], layout: Layout) -> tuple[np.ndarray, 
     """Read pictures on all cores and lay them out: uint8 [N, 28, 28], mapped into a file.
 
     Also returns what is wrong with those that cannot be read, by their index; they stay black.
+
+    Raises:
+        UserError: memory ran out, which is no fault of a picture's.
     """
     images = scratch_array((len(pictures), SIDE, SIDE), TRAIN.parent)
     chunks = [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
@@ -175,11 +180,17 @@ def read_pictures(pictures: list[Picture], layout: Layout) -> tuple[np.ndarray, 
         _readers(len(pictures)) as map_all,
         tqdm(total=len(pictures), desc="pictures", disable=None) as bar,
     ):
-        for found, wrong in map_all(partial(_read_some, layout=layout), chunks):
-            images[done : done + len(found)] = found
-            problems |= {done + place: reason for place, reason in wrong.items()}
-            done += len(found)
-            bar.update(len(found))
+        try:
+            for found, wrong in map_all(partial(_read_some, layout=layout), chunks):
+                images[done : done + len(found)] = found
+                problems |= {done + place: reason for place, reason in wrong.items()}
+                done += len(found)
+                bar.update(len(found))
+        except BrokenProcessPool:
+            raise UserError(
+                f"{pictures[done].path}: this picture, or one after it, was being read when the system "
+                f"killed the process, as it does if memory runs out; {FEWER}"
+            ) from None
     return images, problems
 
 
@@ -188,6 +199,8 @@ def _read_some(pictures: list[Picture], layout: Layout) -> tuple[np.ndarray, dic
     for place, picture in enumerate(pictures):
         try:
             images[place] = read_picture(Path(picture.path), layout)
+        except NoMemoryError as error:
+            raise UserError(f"{picture.path}: {error}; {FEWER}") from None
         except PictureError as error:
             problems[place] = str(error)
         except OSError as error:
@@ -222,8 +235,9 @@ def _map_in_order(pool: ProcessPoolExecutor, ahead: int, function, items: list) 
 
 
 def _serve_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it."""
+    """Leave Ctrl-C to the parent, and end with it, or when it says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception would be handed over as a result
     end_with_parent()
 
 

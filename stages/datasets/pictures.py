@@ -63,6 +63,10 @@ class EmptyPictureError(PictureError):
     """A picture without anything that differs from the paper."""
 
 
+class NoMemoryError(PictureError):
+    """A picture that the machine has no memory for, though it may be read another time."""
+
+
 def read_picture(source: Path | BinaryIO, layout: Layout) -> np.ndarray:
     """Read a picture and lay it out, uint8 [28, 28].
 
@@ -70,6 +74,7 @@ def read_picture(source: Path | BinaryIO, layout: Layout) -> np.ndarray:
 
     Raises:
         EmptyPictureError: there is nothing on it; with the layout "mnist" only.
+        NoMemoryError: there is not enough memory.
         PictureError: not a picture of `FORMATS`, damaged, or larger than `MAX_PIXELS`.
         OSError: the file cannot be opened.
     """
@@ -168,6 +173,8 @@ def _decode(source: Path | BinaryIO) -> np.ndarray:
             raise PictureError(f"not a picture that can be read ({', '.join(FORMATS)})") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise _too_large(MAX_PIXELS) from None
+        except MemoryError:
+            raise NoMemoryError("not enough memory to read it") from None
         except Exception as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the file's fault, not the picture's

@@ -2,6 +2,10 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +16,28 @@ from PIL import Image, ImageDraw
 
 from stages.common.errors import UserError
 from stages.common.params import PrepareParams
+from stages.common.processes import usable_cores
 from stages.datasets import folder
 from stages.datasets.dataset import Dataset, load
+from tests.project import ROOT as REPOSITORY
+from tests.project import Project, Running
 
 ROOT = Path("data/letters")
+
+LITTLE_MEMORY = """
+import os, resource, sys
+from pathlib import Path
+from stages.common import errors
+from stages.common.params import PrepareParams
+from stages.datasets.dataset import load
+
+os.chdir(sys.argv[1])
+params = PrepareParams(dataset="letters", validation_size=0.1, seed=0, test_share=None, layout=None,
+    skip_unreadable=True)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
+errors.run(lambda: load(params))
+"""
 
 
 def picture(number: int, side: int = 40) -> Image.Image:
@@ -101,6 +123,51 @@ def test_many_pictures_are_read_by_other_processes_in_the_same_order(
     together = read()
     assert np.array_equal(alone.images, together.images)
     assert alone.about == together.about
+
+
+@pytest.mark.skipif(usable_cores() == 1, reason="on one core there are no other processes")
+def test_a_reader_that_is_killed_is_one_line_at_once(
+    project: Project, explained: Callable[[str], None]
+):
+    """As by Linux where memory runs out. It was a traceback, after the other reader had read on."""
+    large = project.folder / "large.png"
+    Image.new("L", (7000, 7000)).save(large, compress_level=1)
+    for number in range(folder.FEW + 1):
+        path = project.folder / ROOT / "ab"[number % 2] / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.hardlink_to(large)
+    project.edit("params.yaml", "dataset: mnist", "dataset: letters")
+    stage = Running(project, "python", "-m", "stages.prepare")
+    while len(readers := stage.children()) < usable_cores():
+        assert stage.process.poll() is None, stage.output()
+        time.sleep(0.01)
+    os.kill(readers[0], signal.SIGKILL)
+    killed = time.monotonic()
+    output = stage.end(fails=True)
+    assert time.monotonic() - killed < 5  # to read them all takes half a minute
+    assert output.startswith("error: data/letters/a/000.png: this picture, or one after it, ")
+    assert output.count("\n") == 1
+    assert list((project.folder / "data/prepared").iterdir()) == []
+    explained(output)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc of Linux")
+def test_a_want_of_memory_is_no_fault_of_the_picture(
+    letters: Path, explained: Callable[[str], None]
+):
+    """Else a picture would be left out of the set today, and not tomorrow."""
+    Image.new("RGB", (7000, 7000)).save(ROOT / "a/large.png", compress_level=1)
+    result = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY, Path.cwd()],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: data/letters/a/large.png: not enough memory to read it")
+    assert result.stderr.count("\n") == 1
+    explained(result.stderr)
 
 
 @pytest.mark.parametrize("name", [".hidden.png", "Thumbs.db", "a.png~", "a.tmp"])
