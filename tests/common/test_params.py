@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -7,7 +8,8 @@ from stages import evaluate, export, prepare, train
 from stages.common.errors import UserError
 from stages.common.params import load_params
 from stages.network.networks import ACTIVATIONS, build
-from tests.project import Project, change
+from tests.pipeline.torture import contents
+from tests.project import Project, change, executed
 from tests.samples import run_stage
 
 
@@ -120,7 +122,8 @@ def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
         (
             "recipe: tutorial",
             "recipe: slow",
-            "train.recipe: 'slow' is not one of the recipes; choose tutorial, fast, convolutional,",
+            "train.recipe: 'slow' is not one of the recipes; choose tutorial, fast, convolutional, "
+            "thorough, or add it below `recipes:`",
         ),
         (
             "  seed: 0                 # draws initial",
@@ -168,13 +171,17 @@ def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
         ("tolerance: 1.0e-5", "tolerance: 0", "export.tolerance: 0 is not allowed"),
     ],
 )
-def test_a_bad_value_is_one_line_that_names_it(params_file: Path, old: str, new: str, line: str):
+def test_a_bad_value_is_one_line_that_names_it(
+    params_file: Path, old: str, new: str, line: str, explained: Callable[[str], None]
+):
     change(params_file, old, new)
     with pytest.raises(UserError) as caught:
         load_params()
     message = str(caught.value)
     assert f"params.yaml: {line}" in message
     assert "\n" not in message
+    if "train.recipe" in line:
+        explained(f"error: {message}")
 
 
 def test_all_bad_values_are_named_at_once(params_file: Path):
@@ -241,6 +248,31 @@ def test_a_user_sees_one_line_and_no_traceback(project: Project):
         "input should be a valid number\n"
     )
     assert project.git_status() == " M params.yaml\n"
+
+
+def test_what_dvc_refuses_first_changes_nothing(project: Project, explained: Callable[[str], None]):
+    params = project.folder / "params.yaml"
+    (project.folder / "models/model_weights.pth").write_text("earlier")
+    text, before = params.read_text(), contents(project)
+    faults = {
+        "a key twice": text.replace("epochs: 10\n", "epochs: 10\n    epochs: 4\n"),
+        "a tab": text.replace("  recipe: tutorial", "\trecipe: tutorial"),
+        "no UTF-8": text.replace("dataset: mnist ", "dataset: größer "),
+        "nothing": "",
+        "a list": "- prepare\n",
+        "5,000 lists": f"{text}more: {'[' * 5000}{']' * 5000}\n",
+        "5,000 digits": text.replace("epochs: 10\n", f"epochs: {'9' * 5000}\n"),
+    }
+    outputs = []
+    for name, content in faults.items():
+        assert content != text
+        params.write_text(content, encoding="latin-1" if name == "no UTF-8" else "utf-8")
+        outputs.append(project.run("dvc", "repro", fails=True))
+        assert executed(outputs[-1]) == [], name
+    explained("".join(outputs))
+    params.write_text(text)
+    assert contents(project) == before
+    assert project.git_status() == ""
 
 
 def test_a_recipe_of_your_own_needs_no_code(params_file: Path):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -66,3 +67,12 @@ def test_a_sweep_runs_side_by_side_and_can_be_kept(no_experiments: Project):
         metrics["accuracy"] == found[best]["metrics"]["metrics/evaluate.json"]["data"]["accuracy"]
     )
     assert "??" not in committed.git_status()
+
+
+def test_dvc_tells_what_cannot_be_set(committed: Project, explained: Callable[[str], None]):
+    explained(
+        "".join(
+            committed.run("dvc", "exp", "run", "--set-param", change, fails=True)
+            for change in ("train.recipe=slow", "train.epochs=3")
+        )
+    )

@@ -1,6 +1,7 @@
 """Model files that are not the export stage's: one line, whatever they answer."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,8 +69,10 @@ def test_probabilities_that_are_not_finite_are_an_error(tmp_path: Path, odd: flo
 
 
 @pytest.mark.parametrize("answer", [[0.0] * 10, [1.0] * 10, [-1.0, 2.0] + [0.0] * 8])
-def test_answers_that_are_no_probabilities_are_an_error(tmp_path: Path, answer: list[float]):
-    assert "its answers are not probabilities" in refusal(write(tmp_path / "model.onnx", answer))
+def test_answers_that_are_no_probabilities_are_an_error(
+    tmp_path: Path, answer: list[float], explained: Callable[[str], None]
+):
+    explained(refusal(write(tmp_path / "model.onnx", answer)))
 
 
 def test_an_answer_of_another_shape_than_declared_is_an_error(tmp_path: Path):
@@ -77,8 +80,8 @@ def test_an_answer_of_another_shape_than_declared_is_an_error(tmp_path: Path):
     assert "it gives (4, 10) for 2 images" in line
 
 
-def test_a_model_that_does_not_run_is_an_error(tmp_path: Path):
-    assert "it does not run (" in refusal(write(tmp_path / "model.onnx", SURE, repeats=-1))
+def test_a_model_that_does_not_run_is_an_error(tmp_path: Path, explained: Callable[[str], None]):
+    explained(refusal(write(tmp_path / "model.onnx", SURE, repeats=-1)))
 
 
 @pytest.mark.parametrize(
@@ -94,9 +97,10 @@ def test_a_model_that_does_not_run_is_an_error(tmp_path: Path):
         [],
     ],
 )
-def test_a_model_that_does_not_say_what_it_is_is_an_error(tmp_path: Path, about: object):
-    line = refusal(write(tmp_path / "model.onnx", SURE, about))
-    assert "it does not name its classes" in line
+def test_a_model_that_does_not_say_what_it_is_is_an_error(
+    tmp_path: Path, about: object, explained: Callable[[str], None]
+):
+    explained(refusal(write(tmp_path / "model.onnx", SURE, about)))
 
 
 def test_the_name_of_a_model_does_not_split_the_line(tmp_path: Path):
@@ -105,12 +109,12 @@ def test_the_name_of_a_model_does_not_split_the_line(tmp_path: Path):
     assert "two\\nlines.onnx: not a model" in str(caught.value)
 
 
-def test_predict_says_so_in_one_line(tmp_path: Path):
+def test_predict_says_so_in_one_line(tmp_path: Path, explained: Callable[[str], None]):
     path = write(tmp_path / "model.onnx", [float("nan")] * 10)
     result = predict("--model", path, "predict/examples", code=1)
     assert result.stdout == b""
-    assert result.stderr.startswith(b"error: ")
     assert result.stderr.count(b"\n") == 1
+    explained(result.stderr.decode())
 
 
 def test_one_bad_picture_does_not_cost_the_others_their_answers(tmp_path: Path):
@@ -131,11 +135,12 @@ def test_one_bad_picture_does_not_cost_the_others_their_answers(tmp_path: Path):
     assert all(line.startswith(f"error: {folder}/") for line in told)
 
 
-def test_standard_input_is_bounded(tmp_path: Path):
+def test_standard_input_is_bounded(tmp_path: Path, explained: Callable[[str], None]):
     path = write(tmp_path / "model.onnx", SURE)
     with Path("/dev/zero").open("rb") as endless:
         result = predict("--model", path, "-", code=1, stdin=endless)
     assert result.stderr == b"error: -: larger than 250 megabytes; scale it down\n"
+    explained(result.stderr.decode())
 
 
 def test_names_of_classes_do_not_reach_the_terminal_as_they_are(tmp_path: Path):

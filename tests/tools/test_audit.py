@@ -103,16 +103,20 @@ def test_it_asks_for_each_pin_and_names_what_we_live_with(database: Database):
     assert database.asked == PINNED
 
 
-def test_any_other_vulnerability_is_an_error(database: Database):
+def test_any_other_vulnerability_is_an_error(database: Database, explained: Callable[[str], None]):
     database.vulnerabilities = [OF_DISKCACHE, OF_TORCH]
     output = audit(database.url, code=1)
     torch = f"torch {PINNED['torch']}: CVE-2027-1, GHSA-0000-0000-0000"
     assert output == f"error: {torch}; mended in 99.1\n"
+    explained(output)
 
 
-def test_a_database_that_knows_nothing_is_no_good_news(database: Database):
+def test_a_database_that_knows_nothing_is_no_good_news(
+    database: Database, explained: Callable[[str], None]
+):
     output = audit(database.url, code=1)
     assert output.startswith(f"error: {CVE}: is not reported any more; remove it from KNOWN in ")
+    explained(output)
 
 
 def unavailable(database: Database) -> str:
@@ -127,21 +131,20 @@ def something_else(database: Database) -> str:
 
 @pytest.mark.parametrize("url", [unavailable, something_else, lambda _: NOWHERE])
 def test_a_database_that_cannot_be_reached_is_said_in_one_line(
-    database: Database, url: Callable[[Database], str]
+    database: Database, url: Callable[[Database], str], explained: Callable[[str], None]
 ):
     output = audit(url(database))
-    assert output.startswith("audit: the OSV database gave no answer (")
-    assert output.endswith("): nothing is audited\n")
     assert output.count("\n") == 1
+    explained(output)
 
 
-def test_a_pip_audit_that_fails_otherwise_is_an_error():
+def test_a_pip_audit_that_fails_otherwise_is_an_error(explained: Callable[[str], None]):
     output = audit(NOWHERE, code=1, PIP_AUDIT_LOGLEVEL="no level")
     assert "ValueError: Unknown level" in output
-    assert output.endswith("\nerror: pip-audit has failed (see above); nothing is audited\n")
+    explained(output)
 
 
-def test_what_was_not_audited_is_an_error():
+def test_what_was_not_audited_is_an_error(explained: Callable[[str], None]):
     """As pip-audit leaves out what its database does not know, and files that a file includes."""
     report = {
         "dependencies": [
@@ -156,3 +159,4 @@ def test_what_was_not_audited_is_an_error():
     faults, found = judge(report, {"diskcache": "5", "numpy": "2", "torch": "3"})
     assert faults == ["numpy 2: was not audited", "torch 3: was not audited"]
     assert found == [CVE]
+    explained(f"error: {faults[0]}")
