@@ -1,0 +1,15 @@
+"""The short form of `make torture`."""
+
+import pytest
+
+from tests.pipeline.torture import torture
+from tests.project import Project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("seed", [101, 102])  # two, so that two cores share them
+def test_what_was_killed_leaves_nothing_and_runs_again(committed: Project, seed: int):
+    done, wrong = torture(committed, kills=10, seed=seed)
+    assert wrong == []
+    assert sum(done.values()) == 10
