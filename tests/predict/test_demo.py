@@ -223,6 +223,8 @@ def page_of(browser: Browser, url: str, **options: object) -> Iterator[Page]:
             lambda one: problems.append(one.url) if "predict" not in one.url else None,
         )
         page.goto(url)
+        # It is loaded before it has fetched what the model is, and until then it hears no pen.
+        expect(page.locator("#result")).not_to_be_empty()
         yield page
         assert problems == []
 
