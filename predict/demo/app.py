@@ -1,7 +1,8 @@
-"""The demo's server: one page, its two files, and POST /predict."""
+"""The demo's answers: one page, its two files, and POST /predict."""
 
+import asyncio
 import base64
-import os
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
@@ -9,69 +10,53 @@ import anyio
 import numpy as np
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from predict.demo import limits, reading
 from predict.model import Model
-from stages.datasets.pictures import EmptyPictureError, PictureError, read_picture
+from stages.common.errors import UserError
+from stages.datasets.pictures import EmptyPictureError, PictureError
 
 STATIC = Path(__file__).parent / "static"
 FILES = {"/": "index.html", "/style.css": "style.css", "/draw.js": "draw.js"}
-MAX_BYTES = 10_000_000  # of a request's body
-# A client that is cut off while it sends does not see the answer: a body too long is read, and
-# dropped, this far.
-MAX_DROPPED = 100_000_000
-
-# Another site's page may send requests to 127.0.0.1 under a name of its own (DNS rebinding).
-HOSTS = ["127.0.0.1", "localhost"]
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Cache-Control": "no-store",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-}
+TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+HOSTS = ("127.0.0.1", "localhost")
+OWN = (None, "none", "same-origin")  # what Sec-Fetch-Site says of our page, and of no page at all
 
 
-class SecurityHeaders:
-    """Add `HEADERS` to every response, errors included."""
+class OwnPage:
+    """Refuse what another site's page asks for, in the browser of whoever runs the demo."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        own = f"http://{host}"
+        if host.partition(":")[0].lower() not in HOSTS:
+            # A site may let a name of its own stand for 127.0.0.1 (DNS rebinding).
+            answer = error(403, f"asked for under a name that is not {' or '.join(HOSTS)}")
+        elif headers.get("origin", own) != own or headers.get("sec-fetch-site") not in OWN:
+            answer = error(403, f"asked for by another site; open {own} itself")
+        else:
+            answer = self.app
+        await answer(scope, receive, send)
 
-        await self.app(scope, receive, send_with_headers)
+
+def error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message}, status, headers)
 
 
-def error(status: int, message: object, **headers: str) -> JSONResponse:
-    return JSONResponse({"error": str(message)}, status, headers)
-
-
-async def read_body(request: Request) -> bytes | None:
-    """Return the body, or None if it is longer than `MAX_BYTES`."""
-    body, length = bytearray(), 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length > MAX_DROPPED:
-            break
-        if length <= MAX_BYTES:
-            body += chunk
-    return bytes(body) if length <= MAX_BYTES else None
+def refusal(status: int, message: str, **headers: str) -> HTTPException:
+    """After it the connection is closed, else the server would read the rest of the body."""
+    return HTTPException(status, message, {"Connection": "close"} | headers)
 
 
 def to_png(image: np.ndarray) -> str:
@@ -83,12 +68,43 @@ def to_png(image: np.ndarray) -> str:
 
 def create_app(model: Model) -> Starlette:
     """Make the application around a model."""
-    # A large picture takes much memory while it is read, so only some are read at a time.
-    limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+    bodies: dict[Request, bytearray] = {}  # of the requests that are not answered yet
 
-    def answer(body: bytes) -> dict:
-        seen = read_picture(BytesIO(body), model.layout)
-        (probabilities,) = model(seen[None])
+    async def receive(request: Request) -> bytearray:
+        body, length = bodies[request], 0
+        async for chunk in request.stream():
+            length += len(chunk)
+            if length > limits.MAX_DROPPED:
+                break
+            if length > limits.MAX_BYTES:
+                body.clear()
+                continue
+            body += chunk
+            if length > limits.SMALL and sum(map(len, bodies.values())) > limits.MAX_HELD:
+                raise refusal(503, "too many uploads at once; try again", **limits.RETRY)
+        if length > limits.MAX_BYTES:
+            raise refusal(413, f"larger than {limits.MAX_BYTES:,} bytes; scale the picture down")
+        if not length:
+            raise HTTPException(400, "empty: send a picture as the request's body")
+        return body
+
+    async def classify(request: Request) -> dict:
+        try:
+            with anyio.fail_after(limits.SECONDS):
+                body = await receive(request)
+        except TimeoutError:
+            raise refusal(408, f"not all of it came within {limits.SECONDS} seconds") from None
+        try:
+            seen = await reading.read(body, model.layout)
+        except EmptyPictureError:  # an empty canvas is no mistake
+            return {"class": None, "probabilities": None, "seen": None}
+        except PictureError as problem:
+            raise HTTPException(422, str(problem)) from None
+        except reading.BusyError:
+            message = "too many pictures at once; try again"
+            raise HTTPException(503, message, limits.RETRY) from None
+        # In a thread, so that the server goes on answering.
+        (probabilities,) = await anyio.to_thread.run_sync(model, seen[None])
         return {
             "class": model.classes[probabilities.argmax()],
             "probabilities": [round(float(one), 6) for one in probabilities],
@@ -96,30 +112,32 @@ def create_app(model: Model) -> Starlette:
         }
 
     async def predict(request: Request) -> Response:
+        bodies[request] = bytearray()
         try:
-            body = await read_body(request)
-        except ClientDisconnect:
+            return JSONResponse(await classify(request))
+        except (ClientDisconnect, asyncio.CancelledError):  # the latter when the server ends
             return Response()  # nobody reads it
-        if body is None:
-            message = f"larger than {MAX_BYTES:,} bytes; scale the picture down"
-            return error(413, message, connection="close")  # else the server reads any rest
-        if not body:
-            return error(400, "empty: send a picture as the request's body")
-        try:
-            # In a thread, so that the server goes on answering.
-            return JSONResponse(await anyio.to_thread.run_sync(answer, body, limiter=limiter))
-        except EmptyPictureError:  # an empty canvas is no mistake
-            return JSONResponse({"class": None, "probabilities": None, "seen": None})
-        except PictureError as problem:
-            return error(422, problem)
+        finally:
+            del bodies[request]
 
     async def about(request: Request) -> Response:
         return JSONResponse(
             {"title": model.title, "classes": model.classes, "layout": model.layout}
         )
 
+    pages = {path: (STATIC / name).read_bytes() for path, name in FILES.items()}
+
     async def static(request: Request) -> Response:
-        return FileResponse(STATIC / FILES[request.url.path])
+        path = request.url.path
+        return Response(pages[path], media_type=TYPES[Path(FILES[path]).suffix])
+
+    async def tell(request: Request, problem: Exception) -> Response:
+        """Answer in one line of JSON, whatever went wrong."""
+        if isinstance(problem, HTTPException):
+            return error(problem.status_code, problem.detail, problem.headers)
+        if isinstance(problem, UserError):
+            return error(500, str(problem))
+        return error(500, "a fault of the demo itself; its terminal says more")
 
     return Starlette(
         routes=[
@@ -127,8 +145,6 @@ def create_app(model: Model) -> Starlette:
             Route("/model", about, methods=["GET"]),
             *(Route(path, static, methods=["GET"]) for path in FILES),
         ],
-        middleware=[
-            Middleware(SecurityHeaders),
-            Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False),
-        ],
+        middleware=[Middleware(OwnPage)],
+        exception_handlers=dict.fromkeys((HTTPException, UserError, Exception), tell),
     )

@@ -449,7 +449,7 @@ def test_a_reader_that_has_read_enough_sees_no_traceback(model_file: Path, tmp_p
 
 
 def test_neither_torch_nor_scikit_learn_is_imported():
-    code = "import sys, predict.__main__, predict.demo.__main__; print(*sys.modules)"
+    code = "import sys, predict.__main__, predict.demo.server; print(*sys.modules)"
     modules = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
