@@ -54,11 +54,6 @@ def error(status: int, message: str, headers: Mapping[str, str] | None = None) -
     return JSONResponse({"error": message}, status, headers)
 
 
-def refusal(status: int, message: str, **headers: str) -> HTTPException:
-    """After it the connection is closed, else the server would read the rest of the body."""
-    return HTTPException(status, message, {"Connection": "close"} | headers)
-
-
 def to_png(image: np.ndarray) -> str:
     """Return an image uint8 [height, width] as a data URL."""
     buffer = BytesIO()
@@ -71,6 +66,8 @@ def create_app(model: Model) -> Starlette:
     bodies: dict[Request, bytearray] = {}  # of the requests that are not answered yet
 
     async def receive(request: Request) -> bytearray:
+        # What still comes after an answer is dropped until the connection's time is over: closed at
+        # once, it would be reset, and the answer often lost.
         body, length = bodies[request], 0
         async for chunk in request.stream():
             length += len(chunk)
@@ -81,9 +78,10 @@ def create_app(model: Model) -> Starlette:
                 continue
             body += chunk
             if length > limits.SMALL and sum(map(len, bodies.values())) > limits.MAX_HELD:
-                raise refusal(503, "too many uploads at once; try again", **limits.RETRY)
+                raise HTTPException(503, "too many uploads at once; try again", limits.RETRY)
         if length > limits.MAX_BYTES:
-            raise refusal(413, f"larger than {limits.MAX_BYTES:,} bytes; scale the picture down")
+            message = f"larger than {limits.MAX_BYTES:,} bytes; scale the picture down"
+            raise HTTPException(413, message, {"Connection": "close"})
         if not length:
             raise HTTPException(400, "empty: send a picture as the request's body")
         return body
@@ -93,7 +91,8 @@ def create_app(model: Model) -> Starlette:
             with anyio.fail_after(limits.SECONDS):
                 body = await receive(request)
         except TimeoutError:
-            raise refusal(408, f"not all of it came within {limits.SECONDS} seconds") from None
+            message = f"not all of it came within {limits.SECONDS} seconds"
+            raise HTTPException(408, message) from None
         try:
             seen = await reading.read(body, model.layout)
         except EmptyPictureError:  # an empty canvas is no mistake
