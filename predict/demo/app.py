@@ -43,11 +43,19 @@ class OwnPage:
         if host.partition(":")[0].lower() not in HOSTS:
             # A site may let a name of its own stand for 127.0.0.1 (DNS rebinding).
             answer = error(403, f"asked for under a name that is not {' or '.join(HOSTS)}")
-        elif headers.get("origin", own) != own or headers.get("sec-fetch-site") not in OWN:
+        elif headers.get("origin", own) != own or not (
+            headers.get("sec-fetch-site") in OWN or follows_a_link(scope["method"], headers)
+        ):
             answer = error(403, f"asked for by another site; open {own} itself")
         else:
             answer = self.app
         await answer(scope, receive, send)
+
+
+def follows_a_link(method: str, headers: Headers) -> bool:
+    """Say whether a browser opens what it asks for as a page, where the other site cannot read it."""
+    how = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
+    return method == "GET" and how == ("navigate", "document")
 
 
 def error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -162,6 +162,15 @@ def test_other_sites_are_refused(demo: Demo, explained: Explained):
     explained("\n".join(lines))
 
 
+def test_a_link_on_another_site_may_be_followed(demo: Demo):
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    page, frame = link | {"Sec-Fetch-Dest": "document"}, link | {"Sec-Fetch-Dest": "iframe"}
+    with demo.client() as client:
+        assert client.get("/", headers=page).status_code == 200
+        told(client.get("/", headers=frame), 403)
+        told(client.post("/predict", headers=page, content=THREE), 403)
+
+
 def test_every_answer_has_the_security_headers(demo: Demo):
     with demo.client() as client:
         page = client.get("/").raise_for_status()
