@@ -3,7 +3,6 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export PATH := $(CURDIR)/$(BIN):$(PATH) # DVC's stages call `python`
 
 .PHONY: run install data worker test lint format audit lock bench reproduce digests doctor torture compare plots demo FORCE
@@ -80,11 +79,9 @@ $(VENV)/run.installed: FORCE
 endif
 
 $(VENV)/run.installed: requirements.txt stages/requirements.txt tools/site_cache.sh
-	@sh tools/venv.sh make $(PYTHON)
-	$(INSTALL) -r requirements.txt
-	@sh tools/site_cache.sh
+	@sh tools/install.sh requirements.txt $(PYTHON)
 	@touch $@
 
 $(VENV)/test.installed: $(VENV)/run.installed requirements-dev.txt
-	$(INSTALL) -r requirements-dev.txt
+	@sh tools/install.sh requirements-dev.txt $(PYTHON)
 	@touch $@

@@ -1,6 +1,8 @@
 #!/bin/sh
 # `make run`: reproduce the pipeline or, where its data cannot be had, run it on the embedded digits.
 set -u
+. tools/alone.sh
+alone 'make run'
 
 dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml; }
 wanted=$(dataset)

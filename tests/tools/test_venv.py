@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import ROOT
+from tests.project import ROOT, Project, Running
 
 BASE = sys._base_executable
+SCRIPTS = ("venv", "install", "alone", "site_cache")
 
 
 def venv_sh(folder: Path, *arguments: str, code: int = 0) -> str:
@@ -85,19 +86,23 @@ def test_what_is_no_python_3_11_is_one_line(tmp_path: Path, text: str):
     assert not (tmp_path / ".venv").exists()
 
 
-def test_make_says_it_and_installs_nothing(tmp_path: Path):
-    shutil.copy2(ROOT / "Makefile", tmp_path)
-    for name in (
-        "tools/venv.sh",
-        "tools/site_cache.sh",
-        "requirements.txt",
-        "stages/requirements.txt",
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy2(ROOT / name, tmp_path / name)
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What `make install` needs, with nothing to install."""
+    folder = tmp_path / "clone"
+    for name in ("Makefile", *(f"tools/{name}.sh" for name in SCRIPTS)):
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        shutil.copy2(ROOT / name, folder / name)
+    for name in ("requirements.txt", "stages/requirements.txt", ".dvc/config"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_make_says_it_and_installs_nothing(clone: Path):
     result = subprocess.run(
         ["make", "install", "PYTHON=/usr/bin/false"],
-        cwd=tmp_path,
+        cwd=clone,
         capture_output=True,
         text=True,
         check=False,
@@ -105,3 +110,13 @@ def test_make_says_it_and_installs_nothing(tmp_path: Path):
     assert result.returncode != 0
     assert result.stderr.startswith("error: PYTHON=/usr/bin/false: not a Python 3.11 or newer")
     assert "Traceback" not in result.stderr
+
+
+def test_of_two_at_once_one_waits(clone: Path):
+    project = Project(clone)
+    runs = [Running(project, "make", "install", f"PYTHON={BASE}") for _ in range(2)]
+    outputs = "".join(run.end() for run in runs)
+    assert outputs.count("note: another `make install` works in this folder; waiting") == 1
+    assert outputs.count("Making .venv with ") == 1
+    assert (clone / ".venv/run.installed").exists()
+    assert project.run("dvc", "config", "core.site_cache_dir") == f"{clone}/.dvc/site-cache\n"
