@@ -2,16 +2,20 @@
 
 DVC's own commands cannot be taught other messages, so what they stumble over is looked for here: a
 broken dvc.lock, a lock of a process that is gone, a stage that outlived its `dvc repro`, temporary
-files, and files of the last run, in the cache or in the workspace, that are not what dvc.lock says.
+files, files of the last run, in the cache or in the workspace, that are not what dvc.lock says, and a
+site cache of DVC's that others may enter.
 """
 
 import argparse
 import fcntl
 import hashlib
 import json
+import os
 import shlex
+import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +27,8 @@ LOCK = Path("dvc.lock")
 RWLOCK = Path(".dvc/tmp/rwlock")
 STAGES = ("prepare", "train", "evaluate", "export")
 WRITTEN = ("data/prepared", "models", "metrics")
+SITE_CACHE = "core.site_cache_dir"
+SECOND_LOOK = 0.5  # seconds: a `dvc` at work may be half-way through writing a file
 
 
 class Fault(NamedTuple):
@@ -123,8 +129,7 @@ def damaged() -> Iterator[Fault]:
         stages = yaml.safe_load(LOCK.read_bytes())["stages"].values()
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         return
-    folder = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=True)
-    cache = Path(folder.stdout.strip(), "files", "md5")
+    cache = Path(ask_dvc("cache", "dir"), "files", "md5")
     for out in (out for stage in stages for out in stage.get("outs", [])):
         path, digest = Path(out["path"]), out["md5"]
         stored = cache / digest[:2] / digest[2:]
@@ -139,6 +144,38 @@ def damaged() -> Iterator[Fault]:
             )
 
 
+def open_site_cache() -> Iterator[Fault]:
+    """Look whether anybody else may enter the site cache that tools/site_cache.sh has made.
+
+    DVC runs what the pickles in it say (SECURITY.md), so one that was open is made anew. A missing one
+    DVC would make for everybody. A place that the user has set is the user's.
+    """
+    place, make = ask_dvc("config", SITE_CACHE), "sh tools/site_cache.sh"
+    if not place and not os.environ.get("DVC_SITE_CACHE_DIR"):
+        yield Fault(f"{SITE_CACHE}: not set; every user may change what DVC believes there", [make])
+    if not place.endswith(("/.dvc/site-cache", "/dvc-image-pipeline/site-cache")):
+        return
+    try:
+        found = Path(place).lstat()
+    except FileNotFoundError:
+        yield Fault(f"{place}: missing; DVC would make it for every user", [make])
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid != os.geteuid() or mode & 0o077:
+        yield Fault(
+            f"{place}: of user {found.st_uid}, mode {mode:o}; only you may enter it (SECURITY.md)",
+            [shlex.join(["rm", "-rf", place]), make],
+            by_hand=os.geteuid() not in (0, found.st_uid),
+        )
+
+
+def ask_dvc(*arguments: str) -> str:
+    answer = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
+    if answer.returncode:
+        sys.exit(f"error: `{shlex.join(['dvc', *arguments])}` fails: {answer.stderr.strip()}")
+    return answer.stdout.strip()
+
+
 def md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
@@ -151,10 +188,14 @@ def main() -> None:
     arguments = parser.parse_args()
     checks = [broken_lock, stale_rwlock, running_stages, leftovers]
     if not arguments.quick:
-        checks.append(damaged)
+        checks += [damaged, open_site_cache]
     faults = left = 0
     for check in checks:
-        for fault in check():
+        found = list(check())
+        if found and check in (broken_lock, stale_rwlock):
+            time.sleep(SECOND_LOOK)
+            found = list(check())
+        for fault in found:
             faults += 1
             print(fault.what)
             mend = arguments.fix and not fault.by_hand

@@ -2,19 +2,23 @@
 
 import json
 import os
+import stat
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.project import Project, Running
+from tools.doctor import main
 
 LOCK = "dvc.lock"
 
 
-def doctor(project: Project, *arguments: str, fails: bool = False) -> str:
-    return project.run("python", "-m", "tools.doctor", *arguments, fails=fails)
+def doctor(project: Project, *arguments: str, fails: bool = False, **environment: str) -> str:
+    return project.run("python", "-m", "tools.doctor", *arguments, fails=fails, **environment)
 
 
 def cached(project: Project, path: str) -> Path:
@@ -82,6 +86,46 @@ def test_a_stale_lock_of_dvcs_is_removed(
     doctor(committed, "--quick", "--fix")
     assert not path.exists()
     committed.run("dvc", "repro", "--force", "--single-item", "export")
+
+
+@pytest.mark.parametrize("name", [LOCK, ".dvc/tmp/rwlock"])
+def test_what_dvc_is_writing_is_not_mended(
+    committed: Project,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """It writes both files in place: `make run`, beside a `dvc repro`, may see the half of one."""
+    whole = b'{"read": {}}' if name != LOCK else committed.read(LOCK)
+    monkeypatch.chdir(committed.folder)
+    monkeypatch.setattr(sys, "argv", ["doctor", "--quick", "--fix"])
+    Path(name).write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(time, "sleep", lambda _: Path(name).write_bytes(whole))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, capsys.readouterr().out) == (0, "")
+    assert committed.read(name) == whole
+
+
+def test_a_site_cache_that_others_may_enter_is_made_anew(
+    committed: Project,
+):
+    unset = {"DVC_SITE_CACHE_DIR": ""}
+    output = doctor(committed, fails=True, **unset)
+    assert "core.site_cache_dir: not set" in output
+    assert "    sh tools/site_cache.sh\n" in output
+    doctor(committed, "--fix", **unset)
+    site_cache = Path(committed.run("dvc", "config", "core.site_cache_dir").strip())
+    pickle = site_cache / "pickle"
+    pickle.touch()
+    site_cache.chmod(0o770)
+    assert f"{site_cache}: of user " in doctor(committed, "--fix", **unset)
+    assert stat.S_IMODE(site_cache.stat().st_mode) == 0o700
+    assert not pickle.exists()
+    site_cache.rmdir()
+    assert f"{site_cache}: missing" in doctor(committed, "--fix", **unset)
+    assert stat.S_IMODE(site_cache.stat().st_mode) == 0o700
+    assert doctor(committed, **unset) == "Nothing is wrong.\n"
 
 
 def test_temporary_files_are_removed_when_no_stage_runs(
