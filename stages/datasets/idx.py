@@ -4,15 +4,18 @@ Run as a module (`make data`) it only checks the parameters and fetches the file
 going offline. Its exit code is 2 if no source has them.
 """
 
+import atexit
 import gzip
 import os
+import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from stages.common import errors
-from stages.common.errors import UserError
+from stages.common.errors import UserError, printable
 from stages.common.files import temporary_folder
 from stages.common.params import load_params
 from stages.datasets.description import Description, read_description
@@ -92,8 +95,9 @@ def _read(packed: gzip.GzipFile) -> bytes:
 def fetch_files(name: str, description: Description) -> list[Path]:
     """Return the paths of the four verified files in the user's cache folder.
 
-    What is not there comes from the folder or https server that the environment names in MNIST_MIRROR,
-    which holds a folder for each set, or MNIST's files themselves; without it, from the set's URLs.
+    Where nothing can be kept there, they are in a temporary folder until this process ends. What is
+    not there comes from the folder or https server that the environment names in MNIST_MIRROR, which
+    holds a folder for each set, or MNIST's files themselves; without it, from the set's URLs.
 
     Raises:
         NoSourceError: no source has a file; the line names each of them and the ways out.
@@ -102,10 +106,9 @@ def fetch_files(name: str, description: Description) -> list[Path]:
     mirror = os.environ.get(MIRROR_VARIABLE)
     if mirror:
         sources = [f"{mirror.rstrip('/')}/{name}"] + ([mirror] if name == "mnist" else [])
+    folder = _folder(CACHE / name, description.files)
     try:
-        return [
-            fetch(file, sha256, sources, CACHE / name) for file, sha256 in description.files.items()
-        ]
+        return [fetch(file, sha256, sources, folder) for file, sha256 in description.files.items()]
     except SourceError as error:
         raise NoSourceError(
             f"{name}: {error}; set {MIRROR_VARIABLE}=<folder or https URL that holds {name}/ with its "
@@ -113,13 +116,27 @@ def fetch_files(name: str, description: Description) -> list[Path]:
         ) from None
 
 
+def _folder(cache: Path, files: Iterable[str]) -> Path:
+    """Return the folder to keep files in: `cache`, or a temporary one where it cannot be written to."""
+    try:
+        if not all((cache / file).exists() for file in files):
+            cache.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache).close()
+        return cache
+    except OSError as error:
+        temporary = tempfile.TemporaryDirectory()
+        atexit.register(temporary.cleanup)
+        print(f"note: no downloads are kept: {printable(cache)}: {error.strerror}", flush=True)
+        return Path(temporary.name)
+
+
 def main() -> None:
     name = load_params().prepare.dataset
     description = read_description(name)
     if description and description.kind == "idx":
-        print(
-            f"{name}: the four files are in {fetch_files(name, description)[0].parent}, verified."
-        )
+        folder = fetch_files(name, description)[0].parent
+        place = f"in {folder}" if folder == CACHE / name else "to be had"
+        print(f"{name}: the four files are {place}, verified.")
     else:
         print(f"params.yaml: prepare.dataset is {name}: nothing to download.")
 
