@@ -23,6 +23,7 @@ def pick_device(name: str) -> torch.device:
         available.insert(0, "mps")
     if torch.cuda.is_available():
         available.insert(0, "cuda")
+    asked = name
     if name == "auto":
         name = available[0]
     if name not in available:
@@ -31,9 +32,11 @@ def pick_device(name: str) -> torch.device:
             f"torch; here are {', '.join(available)}, or use auto"
         )
     if name != "cpu":
+        # "auto" may be another device elsewhere, under the same key of DVC's.
+        found = "auto is " if asked == "auto" else ""
         print(
-            f"note: train.device: {name}: the last digits of the weights differ from those of a CPU, "
-            "and may from those of another such device (docs/reproducibility.md)"
+            f"note: train.device: {found}{name}: the last digits of the weights differ from those of a "
+            "CPU, and may from those of another such device (docs/reproducibility.md)"
         )
     if name == "cuda" and is_child():
         return torch.device(name, own_gpu())

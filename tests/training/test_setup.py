@@ -18,6 +18,19 @@ def test_auto_is_the_fastest_device_that_is_there():
     assert pick_device("auto") == torch.device(best)
 
 
+def test_what_auto_has_found_is_told_where_it_is_no_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for is_there in (False, True):
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda there=is_there: there)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        pick_device("auto")
+        told = capsys.readouterr().out.startswith(
+            "note: train.device: auto is mps: the last digits"
+        )
+        assert told == is_there
+
+
 def test_the_same_seed_draws_the_same_numbers():
     draws = []
     for seed in (3, 3, 4):
