@@ -1,16 +1,18 @@
 """Full disks, disks that cannot be written, odd folders, and more than one run at a time."""
 
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.pipeline.torture import OUTPUTS, contents, members
-from tests.project import Project, Running, copy_of
+from tests.project import Project, Running, executed
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +39,14 @@ def bad_disk(folder: Path, fault: str) -> Iterator[None]:
     finally:
         subprocess.run(["umount", str(folder)], check=True)
         shutil.rmtree(aside)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Let nobody write into an empty folder, root neither."""
+    folder.chmod(0o555)
+    with bad_disk(folder, "read-only") if os.geteuid() == 0 else nullcontext():
+        yield
 
 
 def fill(folder: Path, fault: str) -> None:
@@ -92,18 +102,59 @@ def test_a_full_cache_costs_nothing_but_another_run(committed: Project):
     assert contents(committed) == before
 
 
-def test_two_runs_at_once_give_what_one_does(committed: Project, tmp_path: Path):
-    alone = copy_of(committed, tmp_path / "alone" / "project")
-    for project in (committed, alone):
-        project.edit("params.yaml", "dropout: 0.2", "dropout: 0.1")
-    alone.run("dvc", "repro")
-    runs = [Running(committed, "dvc", "repro") for _ in range(2)]
-    outputs = [run.end(fails=None) for run in runs]
-    failed = [output for output in outputs if "ERROR" in output]
-    assert len(failed) <= 1
-    assert not failed or "lock" in failed[0] or "busy" in failed[0]
-    assert "Traceback" not in "".join(outputs)
-    assert contents(committed) == contents(alone)
+def test_two_runs_at_once_give_what_one_does(committed: Project, explained: Callable[[str], None]):
+    before = contents(committed)
+    shutil.rmtree(committed.folder / ".dvc/cache")  # so that the stages run again
+    for output in (
+        *committed.folder.glob("data/prepared/*"),
+        *committed.folder.glob("models/model*"),
+    ):
+        output.unlink()
+    first = Running(committed, "make", "run")
+    first.wait_for("Epoch 1: ")
+    second = Running(committed, "make", "run")
+    second.wait_for("note: another `make run` works in this folder; waiting for its end\n")
+    assert " is busy, it is being blocked by:\n" in committed.run("dvc", "repro", fails=True)
+    assert executed(first.end()) == ["prepare", "train", "export"]
+    assert executed(second.end()) == []
+    assert contents(committed) == before
+    assert committed.git_status() == ""
+
+
+def test_the_demo_goes_on_while_its_model_is_made_anew(committed: Project):
+    """DVC takes the file away meanwhile."""
+    model = committed.folder / "models/model.onnx"
+    picture = (committed.folder / "data/symbols/cross/00.png").read_bytes()
+    demo = Running(committed, "python", "-m", "predict.demo", "--port", "0", "--model", str(model))
+    demo.wait_for("http://")
+    with httpx.Client(base_url=demo.output().split()[0], trust_env=False) as client:
+
+        def ask() -> dict:
+            return client.post("/predict", content=picture).raise_for_status().json()
+
+        expected = ask()
+        run = Running(committed, "dvc", "repro", "--force", "--single-item", "export")
+        there = set()
+        while run.process.poll() is None:
+            there.add(model.exists())
+            assert ask() == expected
+            time.sleep(0.05)
+        run.end()
+    assert there == {True, False}
+    demo.process.terminate()
+    assert "Traceback" not in demo.end(fails=None)
+
+
+def test_a_home_that_is_read_only_costs_only_the_checkpoints(committed: Project):
+    before, home = contents(committed), committed.folder.parent / "home"
+    home.mkdir()
+    names = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DVC_GLOBAL_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
+    in_home = dict.fromkeys((*names, "GIT_CONFIG_GLOBAL"), "") | {"HOME": str(home)}
+    with read_only(home):
+        committed.run("make", "run", **in_home)
+        output = committed.run("dvc", "repro", "--force", "--single-item", "train", **in_home)
+        assert f"note: no checkpoints are kept: {home}/.cache: " in output
+    assert contents(committed) == before
 
 
 LONG = ("epochs: 10\n    batch_size: 32", "epochs: 400\n    batch_size: 32")
