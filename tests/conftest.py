@@ -53,10 +53,11 @@ def explained(request: pytest.FixtureRequest) -> Callable[[str], None]:
 def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Project, str]:
     """A fresh clone after `make run` where MNIST cannot be had, and what that printed.
 
-    It is run once for all workers of pytest-xdist, and is only to be read.
+    It is run once for all workers of pytest-xdist, and is only to be read. It and its copies are in
+    folders whose names have spaces and accents.
     """
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "on digits"
+    folder = (base if worker_id == "master" else base.parent) / "Läuft mit Ziffern é"
     with FileLock(f"{folder}.lock"):
         project, log = Project(folder / "project"), folder / "make run.log"
         if not log.exists():
@@ -75,7 +76,7 @@ def model_file(on_digits: tuple[Project, str]) -> Path:
 @pytest.fixture
 def reproduced(on_digits: tuple[Project, str], tmp_path: Path) -> Project:
     """A project that has run on the embedded digits, in a state of its own."""
-    return copy_of(on_digits[0], tmp_path / "project")
+    return copy_of(on_digits[0], tmp_path / "Ünsere Bilder é")
 
 
 @pytest.fixture

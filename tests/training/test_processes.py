@@ -47,7 +47,7 @@ def trained(on_digits, tmp_path_factory: pytest.TempPathFactory) -> tuple[Projec
 @pytest.fixture
 def alone(trained: tuple[Project, str], tmp_path: Path) -> tuple[Project, str]:
     """That project in a folder of its own, without the weights."""
-    project = copy_of(trained[0], tmp_path / "project")
+    project = copy_of(trained[0], tmp_path / "Ünsere Bilder é")
     (project.folder / WEIGHTS).unlink()
     return project, trained[1]
 
