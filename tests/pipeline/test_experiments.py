@@ -27,9 +27,11 @@ def experiments(project: Project) -> dict[str, dict]:
 
 @pytest.fixture
 def no_experiments(committed: Project) -> Project:
-    for name in experiments(committed):
-        committed.run("dvc", "exp", "remove", name)
-    return committed
+    """That project without experiments, in a folder of plain letters, which DVC's queue needs."""
+    project = Project(committed.folder.rename(committed.folder.with_name("project")))
+    for name in experiments(project):
+        project.run("dvc", "exp", "remove", name)
+    return project
 
 
 def test_a_sweep_runs_side_by_side_and_can_be_kept(no_experiments: Project):
