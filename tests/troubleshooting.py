@@ -13,7 +13,7 @@ class Row(NamedTuple):
 
 def rows() -> list[Row]:
     page = (ROOT / "docs/troubleshooting.md").read_text()
-    found = re.findall(r"^\| `(.+?)` \|.*\| `(tests/\S+)` \|$", page, re.MULTILINE)
+    found = re.findall(r"^\| `+(.+?)`+ \|.*\| `(tests/\S+)` \|$", page, re.MULTILINE)
     return [Row(line, test) for line, test in found]
 
 

@@ -114,9 +114,12 @@ def test_two_runs_at_once_give_what_one_does(committed: Project, explained: Call
     first.wait_for("Epoch 1: ")
     second = Running(committed, "make", "run")
     second.wait_for("note: another `make run` works in this folder; waiting for its end\n")
-    assert " is busy, it is being blocked by:\n" in committed.run("dvc", "repro", fails=True)
+    refused = committed.run("dvc", "repro", fails=True)
+    assert " is busy, it is being blocked by:\n" in refused
     assert executed(first.end()) == ["prepare", "train", "export"]
-    assert executed(second.end()) == []
+    waited = second.end()
+    assert executed(waited) == []
+    explained(waited + refused)
     assert contents(committed) == before
     assert committed.git_status() == ""
 
@@ -145,7 +148,9 @@ def test_the_demo_goes_on_while_its_model_is_made_anew(committed: Project):
     assert "Traceback" not in demo.end(fails=None)
 
 
-def test_a_home_that_is_read_only_costs_only_the_checkpoints(committed: Project):
+def test_a_home_that_is_read_only_costs_only_the_checkpoints(
+    committed: Project, explained: Callable[[str], None]
+):
     before, home = contents(committed), committed.folder.parent / "home"
     home.mkdir()
     names = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DVC_GLOBAL_CONFIG_DIR", "DVC_SITE_CACHE_DIR")
@@ -154,6 +159,7 @@ def test_a_home_that_is_read_only_costs_only_the_checkpoints(committed: Project)
         committed.run("make", "run", **in_home)
         output = committed.run("dvc", "repro", "--force", "--single-item", "train", **in_home)
         assert f"note: no checkpoints are kept: {home}/.cache: " in output
+    explained(output)
     assert contents(committed) == before
 
 

@@ -108,7 +108,7 @@ def test_what_dvc_is_writing_is_not_mended(
 
 
 def test_a_site_cache_that_others_may_enter_is_made_anew(
-    committed: Project,
+    committed: Project, explained: Callable[[str], None]
 ):
     unset = {"DVC_SITE_CACHE_DIR": ""}
     output = doctor(committed, fails=True, **unset)
@@ -119,7 +119,9 @@ def test_a_site_cache_that_others_may_enter_is_made_anew(
     pickle = site_cache / "pickle"
     pickle.touch()
     site_cache.chmod(0o770)
-    assert f"{site_cache}: of user " in doctor(committed, "--fix", **unset)
+    opened = doctor(committed, "--fix", **unset)
+    assert f"{site_cache}: of user " in opened
+    explained(output + opened)
     assert stat.S_IMODE(site_cache.stat().st_mode) == 0o700
     assert not pickle.exists()
     site_cache.rmdir()
