@@ -27,6 +27,11 @@ class Dataset:
         self.first = folder.equal_pictures(self.images)
         self.about["sha256"] = checksum(self.images, self.labels)
 
+    @property
+    def repeated(self) -> np.ndarray:
+        """The indices of the images that are equal to an earlier one, int64 [n]."""
+        return np.flatnonzero(self.first != np.arange(len(self.first)))
+
 
 def load(params: PrepareParams) -> Dataset:
     """Load the set in data/NAME.
@@ -101,7 +106,7 @@ def load_folder(params: PrepareParams) -> Dataset:
 def refuse_mixed(dataset: Dataset) -> None:
     """Refuse a folder with a picture in train/ and test/, and warn of one with two labels."""
     told = 0
-    for index in np.flatnonzero(dataset.first != np.arange(len(dataset.first))):
+    for index in dataset.repeated:
         first = dataset.first[index]
         one, other = (printable(dataset.paths[place]) for place in (first, index))
         if dataset.test is not None and dataset.test[index] != dataset.test[first]:

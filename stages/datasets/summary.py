@@ -16,7 +16,7 @@ def summarise(dataset: Dataset, parts: dict[Path, np.ndarray]) -> dict:
     """Return the numbers of each part, by its name, whose indices are int64 [n]."""
     summary = {
         "classes": len(dataset.about["classes"]),
-        "equal_images": int((dataset.first != np.arange(len(dataset.first))).sum()),
+        "equal_images": len(dataset.repeated),
         "unreadable_images": dataset.unreadable,
     }
     return summary | {path.stem: _numbers(dataset, indices) for path, indices in parts.items()}
