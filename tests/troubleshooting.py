@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from tests.project import ROOT
 
+PAGE = ROOT / "docs/troubleshooting.md"
+
 
 class Row(NamedTuple):
     line: str  # with … for what differs
@@ -12,7 +14,7 @@ class Row(NamedTuple):
 
 
 def rows() -> list[Row]:
-    page = (ROOT / "docs/troubleshooting.md").read_text()
+    page = PAGE.read_text()
     found = re.findall(r"^\| `+(.+?)`+ \|.*\| `(tests/\S+)` \|$", page, re.MULTILINE)
     return [Row(line, test) for line, test in found]
 

@@ -11,12 +11,13 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from filecmp import cmp
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,11 +25,11 @@ import psutil
 import yaml
 
 LOCK = Path("dvc.lock")
+BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # where a broken one is kept
 RWLOCK = Path(".dvc/tmp/rwlock")
-STAGES = ("prepare", "train", "evaluate", "export")
 WRITTEN = ("data/prepared", "models", "metrics")
+CONFLICT = re.compile(rb"^(<<<<<<<|[|]{7}|=======|>>>>>>>)", re.MULTILINE)  # Git's marks
 SITE_CACHE = "core.site_cache_dir"
-SECOND_LOOK = 0.5  # seconds: a `dvc` at work may be half-way through writing a file
 
 
 class Fault(NamedTuple):
@@ -41,106 +42,153 @@ def broken_lock() -> Iterator[Fault]:
     """Look whether DVC can read dvc.lock; DVC does not write it whole or not at all."""
     if not LOCK.exists():
         return
-    text = LOCK.read_bytes()
-    if b"<<<<<<< " in text:
-        commands = ["git checkout --ours -- dvc.lock metrics", "dvc repro"]
-        yield Fault(f"{LOCK}: a merge has left both sides in it", commands, by_hand=True)
-        return
+    content = LOCK.read_bytes()
+    if CONFLICT.search(content):
+        merging = subprocess.check_output(["git", "ls-files", "--unmerged", "--", LOCK])
+        commands = ["git checkout --ours -- dvc.lock metrics"] if merging else [f"rm {LOCK}"]
+        what = f"{LOCK}: a merge has left both sides in it"
+        yield Fault(what, [*commands, "dvc repro"], by_hand=True)
+    elif reason := why_unreadable(content):
+        committed = subprocess.run(
+            ["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False
+        )
+        commands = [f"mv {LOCK} {BROKEN}"]
+        if committed.returncode == 0 and not why_unreadable(committed.stdout):
+            commands.append(f"git show HEAD:./{LOCK} > {LOCK}")
+        what = f"{LOCK}: broken ({reason}); the runs since the last commit run again"
+        yield Fault(what, commands)
+
+
+def why_unreadable(content: bytes) -> str:
+    """Return in one line why DVC cannot read such a dvc.lock; nothing if it can."""
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import parse_yaml
 
     try:
-        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text))
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), LOCK))
     except Exception as error:  # of YAML, of the characters, of DVC's schema
-        reason = (str(error).splitlines() or [""])[0]
-        committed = subprocess.run(
-            ["git", "cat-file", "-e", f"HEAD:./{LOCK}"], capture_output=True, check=False
-        )
-        in_git = committed.returncode == 0
-        commands = [f"git show HEAD:./{LOCK} > {LOCK}" if in_git else f"rm {LOCK}"]
-        yield Fault(
-            f"{LOCK}: broken ({reason}); the runs since the last commit run again", commands
-        )
+        return next(iter(str(error.__cause__ or error).splitlines()), "") or type(error).__name__
+    return ""
 
 
 def stale_rwlock() -> Iterator[Fault]:
     """Look for a lock of DVC's whose processes are gone; DVC removes some of them itself."""
     try:
-        content = json.loads(RWLOCK.read_text())
-        holders = list(content.get("write", {}).values())
-        holders += [info for infos in content.get("read", {}).values() for info in infos]
-        pids = {int(info["pid"]) for info in holders}
-    except FileNotFoundError:
-        return
+        holders = rwlock_holders()
     except (ValueError, TypeError, AttributeError, KeyError):
         yield Fault(f"{RWLOCK}: broken: DVC says `JSON structure is corrupted`", [f"rm {RWLOCK}"])
         return
-    if pids and not any(is_dvc(pid) for pid in pids):
-        numbers = ", ".join(map(str, sorted(pids)))
+    if holders:  # none is at work: see `who_works`
+        numbers = ", ".join(map(str, sorted(holders)))
         yield Fault(f"{RWLOCK}: of processes that are gone ({numbers})", [f"rm {RWLOCK}"])
 
 
-def is_dvc(pid: int) -> bool:
+def rwlock_holders() -> dict[int, str]:
+    """Return the processes that DVC's lock of files names, and their commands.
+
+    Raises:
+        ValueError, TypeError, AttributeError, KeyError: it is broken.
+    """
     try:
-        return any("dvc" in part for part in psutil.Process(pid).cmdline())
-    except psutil.Error:
-        return False
+        content = json.loads(RWLOCK.read_text())
+    except FileNotFoundError:
+        return {}
+    holders = list(content.get("write", {}).values())
+    holders += [info for infos in content.get("read", {}).values() for info in infos]
+    return {int(info["pid"]): str(info["cmd"]) for info in holders}
+
+
+def who_works() -> str:
+    """Return the command and the process of a `dvc` that is at work in this folder, if there is one."""
+    try:
+        holders = rwlock_holders()
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return ""
+    for pid, command in holders.items():
+        try:
+            # A later process may have the number of one that is gone.
+            if psutil.Process(pid).create_time() <= RWLOCK.stat().st_mtime:
+                return f"`{command}`, process {pid},"
+        except (psutil.NoSuchProcess, FileNotFoundError):
+            continue
+    return ""
 
 
 def running_stages() -> Iterator[Fault]:
     """Look for stages that still run; `dvc repro` waits for them."""
-    for stage in STAGES:
-        if is_running(stage):
-            pids = [
-                str(process.pid)
-                for process in psutil.process_iter(["cmdline"])
-                if f"stages.{stage}" in (process.info["cmdline"] or ())
-            ]
-            yield Fault(
-                f"{stage} still runs, in process {' or '.join(pids) or 'of another user'}; the next "
-                "run waits for it",
-                [f"kill {' '.join(pids)}"] if pids else [],
-                by_hand=True,
-            )
+    if not is_stage_running():
+        return
+    found = {}
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        here = process.info["cwd"] == str(Path.cwd())
+        for part in process.info["cmdline"] or ():
+            if here and re.fullmatch(r"stages\.[a-z]+", part):
+                found[str(process.pid)] = part.removeprefix("stages.")
+    names, pids = " and ".join(sorted(set(found.values()))), " or ".join(found)
+    yield Fault(
+        f"{names or 'a stage'} still runs, in process {pids or 'of another user'}; the next run waits "
+        "for it",
+        [f"kill {' '.join(found)}"] if found else [],
+        by_hand=True,
+    )
 
 
-def is_running(stage: str) -> bool:
-    """Say whether a process holds the lock of the frame around a stage."""
-    with Path(f"stages/{stage}.py").open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+def is_stage_running() -> bool:
+    """Say whether a process holds the lock of the frame around the stages."""
+    folder = os.open("stages", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(folder)
     return False
 
 
 def leftovers() -> Iterator[Fault]:
-    """Look for temporary files that killed stages have left."""
-    if any(map(is_running, STAGES)):
+    """Look for temporary files that killed stages have left: .NAME.PROCESS.tmp."""
+    if is_stage_running():
         return
-    found = [path for folder in WRITTEN for path in sorted(Path(folder).glob(".*.tmp"))]
+    found = [
+        str(path)
+        for folder in WRITTEN
+        for path in sorted(Path(folder).glob(".*.tmp"))
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file()
+    ]
     if found:
-        commands = [shlex.join(["rm", *map(str, found)])]
+        commands = [shlex.join(["rm", "-f", *found])]
         yield Fault(f"{len(found)} temporary files of stages that were killed", commands)
 
 
 def damaged() -> Iterator[Fault]:
-    """Compare the files of the last run with the checksums in dvc.lock, in DVC's cache and here."""
+    """Compare the files of the last run with the checksums in dvc.lock, in DVC's cache and here.
+
+    A file here is removed only if it is a copy of a damaged one in the cache: any other may be
+    somebody's work.
+    """
     try:
         stages = yaml.safe_load(LOCK.read_bytes())["stages"].values()
     except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         return
+    if is_stage_running():
+        return
     cache = Path(ask_dvc("cache", "dir"), "files", "md5")
     for out in (out for stage in stages for out in stage.get("outs", [])):
-        path, digest = Path(out["path"]), out["md5"]
-        stored = cache / digest[:2] / digest[2:]
-        bad = [str(stored)] if stored.is_file() and md5(stored) != digest else []
-        # As large as it should be: else somebody has changed it, which DVC sees, too.
-        if path.is_file() and path.stat().st_size == out["size"] and md5(path) != digest:
-            bad.append(str(path))
-        if bad:
+        path, digest = Path(out["path"]), out["md5"].removesuffix(".dir")
+        stored = cache / digest[:2] / out["md5"][2:]
+        # As large as it should be: else it was changed, which DVC sees, too.
+        suspect = path.is_file() and path.stat().st_size == out["size"] and md5(path) != digest
+        if stored.is_file() and md5(stored) != digest:
+            bad = [str(stored)] + ([str(path)] if suspect and cmp(stored, path, False) else [])
+            what = f"{path}: not what {LOCK} says, {' and '.join(bad)}"
+            yield Fault(what, [shlex.join(["rm", "-f", *bad])])
+        elif suspect:
             yield Fault(
-                f"{path}: not what {LOCK} says, {' and '.join(bad)}",
-                [shlex.join(["rm", "-f", *bad])],
+                f"{path}: changed since the last `dvc repro`, by a bad disk if by nobody else",
+                [shlex.join(["rm", str(path)]), shlex.join(["dvc", "checkout", str(path)])],
+                by_hand=True,
             )
 
 
@@ -189,26 +237,37 @@ def main() -> None:
     checks = [broken_lock, stale_rwlock, running_stages, leftovers]
     if not arguments.quick:
         checks += [damaged, open_site_cache]
-    faults = left = 0
-    for check in checks:
-        found = list(check())
-        if found and check in (broken_lock, stale_rwlock):
-            time.sleep(SECOND_LOOK)
-            found = list(check())
-        for fault in found:
-            faults += 1
-            print(fault.what)
-            mend = arguments.fix and not fault.by_hand
-            left += not mend
-            for command in fault.commands:
-                print(f"    {command}", flush=True)
-                if mend:
-                    subprocess.run(command, shell=True, check=True)
-    if faults and not arguments.quick:
-        print("Then run `dvc repro`." if left else "Mended; now run `dvc repro`.")
-    elif not faults and not arguments.quick:
-        print("Nothing is wrong.")
+
+    from dvc.lock import LockError, make_lock
+
+    RWLOCK.parent.mkdir(exist_ok=True)
+    try:
+        # As each `dvc` does while it reads or writes its files; not while a stage runs.
+        with make_lock(f"{RWLOCK.parent}/lock", friendly=True):
+            if found := who_works():
+                sys.exit(f"{found} works in this folder; try again when it has ended")
+            left = look(checks, arguments.fix, quiet=arguments.quick)
+    except LockError:
+        sys.exit("another `dvc` works in this folder; try again when it has ended")
     sys.exit(1 if left and not arguments.quick else 0)
+
+
+def look(checks: list[Callable[[], Iterator[Fault]]], mend: bool, quiet: bool) -> int:
+    """Print what the checks find, and mend it if asked to; return how many faults are left."""
+    found = left = 0
+    for fault in (fault for check in checks for fault in check()):
+        print(fault.what, flush=True)
+        mending = mend and not fault.by_hand
+        for command in fault.commands:
+            print(f"    {command}", flush=True)
+            if mending and subprocess.run(command, shell=True, check=False).returncode:
+                mending = False
+        found += 1
+        left += not mending
+    if not quiet:
+        ending = "Then run `dvc repro`." if left else "Mended; now run `dvc repro`."
+        print(ending if found else "Nothing is wrong.")
+    return left
 
 
 if __name__ == "__main__":

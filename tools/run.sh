@@ -2,7 +2,7 @@
 # `make run`: reproduce the pipeline or, where its data cannot be had, run it on the embedded digits.
 set -u
 . tools/alone.sh
-alone 'make run'
+alone 'make run' .dvc
 
 dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml; }
 wanted=$(dataset)
@@ -24,7 +24,11 @@ else
 fi
 if [ -n "${fall_back:-}" ]; then
   echo "!!! $wanted could not be had, so the pipeline runs on the embedded digits."
-  dvc exp run -S prepare.dataset=digits || exit
+  cp params.yaml .dvc/tmp/params.yaml
+  dvc exp run -S prepare.dataset=digits || {
+    mv .dvc/tmp/params.yaml params.yaml
+    exit 1
+  }
 else
   dvc repro || exit
 fi

@@ -6,10 +6,12 @@ import errno
 import json
 import logging
 import resource
+import signal
 import socket
 from http import HTTPStatus
 from pathlib import Path
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -17,6 +19,7 @@ from predict.demo import limits, reading
 from predict.demo.app import create_app
 from predict.model import MODEL, Model
 from stages.common.errors import UserError
+from stages.datasets.pictures import PictureError
 
 DESCRIPTION = "Serve a page that classifies drawings and pictures, at http://127.0.0.1:8000."
 HOST = "127.0.0.1"  # this computer only
@@ -87,6 +90,19 @@ class Connection(H11Protocol):
 
     _timer: asyncio.TimerHandle | None = None
 
+    def __init__(self, *arguments: object, **options: object):
+        super().__init__(*arguments, **options)
+        self._next_event, self.conn.next_event = self.conn.next_event, self._next_allowed
+        self._chunks = False
+
+    def _next_allowed(self) -> h11.Event:
+        """Refuse chunks: one byte in each, they take more time than many clients have."""
+        event = self._next_event()
+        if isinstance(event, h11.Request) and b"transfer-encoding" in dict(event.headers):
+            self._chunks = True
+            raise h11.RemoteProtocolError("chunks")
+        return event
+
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._end_after(limits.SECONDS)
@@ -107,7 +123,11 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        self.transport.write(last_answer(400, msg))
+        if self._chunks:
+            answer = last_answer(411, "in chunks; send it whole, with a Content-Length")
+        else:
+            answer = last_answer(400, msg)
+        self.transport.write(answer)
         self.transport.close()
 
     def _end_after(self, seconds: float) -> None:
@@ -118,7 +138,16 @@ class Connection(H11Protocol):
 
 class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket]) -> None:
-        await reading.start()
+        # Ctrl+C is for the server. Blocked here, it comes when the process that reads is ready.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            await reading.start()
+        except (PictureError, reading.BusyError):
+            raise UserError(
+                "no process that reads pictures could be started; is there enough memory?"
+            ) from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         await super().startup(sockets)
         host, port = sockets[0].getsockname()
         print(f"http://{host}:{port} (Ctrl+C ends it)", flush=True)

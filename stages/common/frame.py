@@ -54,9 +54,8 @@ def _run(module: str) -> None:
     if is_child() or DVC_STAGE in os.environ:  # else it may outlive its shell
         end_with_parent()
     load_params()  # a slip in them ends here, before `Inputs` would take them for what they should be
-    stage = module.rpartition(".")[2]
-    Alone.hold(stage)
-    inputs = Inputs(stage)
+    Alone.hold()
+    inputs = Inputs(module.rpartition(".")[2])
     forget_bytecode()
     main = importlib.import_module(module).main
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

@@ -59,31 +59,32 @@ def _parent_of(process: int) -> int:
 
 
 class Alone:
-    """Holds a stage, as a lock on its file: one process writes its outputs, or a group of processes.
+    """Lets one stage at a time run in a folder, in a process or in a group of them.
 
     A stage can outlive a `dvc repro` that was killed, and would publish its outputs into the next run.
-    The lock ends with its holder, and writes nothing.
+    The lock is on the folder of the stages: it writes nothing, ends with its holder, and Git does not
+    replace the folder as it does files.
     """
 
     _file: int | None = None
 
     @classmethod
-    def hold(cls, stage: str) -> None:
-        """Wait until no other process works on the stage, and keep others waiting from now on."""
+    def hold(cls) -> None:
+        """Wait until no stage runs in another process, and keep others waiting from now on."""
         if WORKER in sys.argv:
             return
-        cls._file = os.open(f"stages/{stage}.py", os.O_RDONLY | os.O_CLOEXEC)
+        cls._file = os.open("stages", os.O_RDONLY | os.O_CLOEXEC)
         kind = fcntl.LOCK_SH if is_child() else fcntl.LOCK_EX
         try:
             fcntl.flock(cls._file, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"note: {stage} still runs in another process; waiting for its end", flush=True)
+            print("note: a stage still runs in another process; waiting for its end", flush=True)
             fcntl.flock(cls._file, kind)
         except OSError:  # a file system without locks
             pass
 
     @classmethod
     def share(cls) -> None:
-        """Let the processes that this one starts hold the stage, too."""
+        """Let the processes that this one starts hold it, too."""
         if cls._file is not None:
             fcntl.flock(cls._file, fcntl.LOCK_SH)

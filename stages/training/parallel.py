@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stages.common.errors import UserError
+from stages.common.params import PARAMS
 from stages.common.processes import is_child
 from stages.training import launch
 from stages.training.addresses import choose_interface
@@ -210,16 +211,21 @@ def compare(everyone: list[dict], main: int) -> None:
     for at in everyone:
         names = [
             name
-            for name in sorted(expected.keys() | at["facts"].keys())
+            for name in sorted(expected.keys() | at["facts"].keys(), key=_general_first)
             if expected.get(name) != at["facts"].get(name)
         ]
         if names:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            told = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
             raise UserError(
                 f"{everyone[main]['host']} and {at['host']} would not compute the same: they differ in "
-                f"{', '.join(names[:3])}{more}; bring both to the same commit, parameters and data "
-                "(`git status` and `dvc status` on each), then start both again"
+                f"{told}; bring both to the same commit, parameters and data (`git status` and `dvc "
+                "status` on each), then start both again"
             )
+
+
+def _general_first(name: str) -> tuple[bool, str]:
+    """Order names so that `train.recipe` is told, not all that another recipe has brought with it."""
+    return not name.startswith(f"{PARAMS}: train."), name
 
 
 @contextmanager

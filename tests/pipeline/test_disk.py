@@ -188,7 +188,7 @@ def test_a_stage_waits_until_another_process_has_left_it(
     first = Running(committed, "python", "-m", "stages.train")
     first.wait_for("Epoch 1: ")
     second = Running(committed, "python", "-m", "stages.train")
-    second.wait_for("note: train still runs in another process; waiting for its end")
+    second.wait_for("note: a stage still runs in another process; waiting for its end")
     second.wait_for("Epoch 1: ")
     assert "Epoch 400: " in first.end()
     weights = committed.read("models/model_weights.pth")
