@@ -270,6 +270,7 @@ def table(results: dict) -> str:
         rows.append(f"| {' | '.join(cells)} |")
 
     about, predict = results["machine"], results["predict"]
+    rounds = f"{results['rounds']} alternating rounds" if results["rounds"] > 1 else "one round"
     rows += [
         "",
         f"`python -m predict` on a folder of {predict['images']:,} pictures: "
@@ -277,7 +278,7 @@ def table(results: dict) -> str:
         "",
         f"{about['cores']} cores of {about['cpu']}, Python {about['python']}, "
         f"torch {about['torch']}, scikit-learn {about['scikit-learn']}, {about['date']}; medians of "
-        f"{results['rounds']} alternating rounds.",
+        f"{rounds}.",
     ]
     return "\n".join(rows) + "\n"
 

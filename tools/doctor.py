@@ -80,7 +80,7 @@ def stale_rwlock() -> Iterator[Fault]:
         return
     if holders:  # none is at work: see `who_works`
         numbers = ", ".join(map(str, sorted(holders)))
-        yield Fault(f"{RWLOCK}: of processes that are gone ({numbers})", [f"rm {RWLOCK}"])
+        yield Fault(f"{RWLOCK}: held by processes that have ended ({numbers})", [f"rm {RWLOCK}"])
 
 
 def rwlock_holders() -> dict[int, str]:
@@ -182,7 +182,7 @@ def damaged() -> Iterator[Fault]:
         suspect = path.is_file() and path.stat().st_size == out["size"] and md5(path) != digest
         if stored.is_file() and md5(stored) != digest:
             bad = [str(stored)] + ([str(path)] if suspect and cmp(stored, path, False) else [])
-            what = f"{path}: not what {LOCK} says, {' and '.join(bad)}"
+            what = f"{path}: not what {LOCK} says: {' and '.join(bad)}"
             yield Fault(what, [shlex.join(["rm", "-f", *bad])])
         elif suspect:
             yield Fault(

@@ -60,7 +60,7 @@ def draw(
         low, high = math.ceil(1000 * least) / 1000, math.floor(1000 * most) / 1000
         raise UserError(
             f"{PARAMS}: prepare.{name}: {amount} of {len(indices):,} pictures of {len(classes):,} "
-            f"classes: use a share of {low} to {high}, or {math.ceil(low * len(indices)):,} to "
+            f"classes: use {'0, ' if name == 'validation_size' else ''}a share of {low} to {high}, or {math.ceil(low * len(indices)):,} to "
             f"{math.floor(high * len(indices)):,} pictures"
         )
     generator = np.random.default_rng(seed)
