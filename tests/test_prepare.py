@@ -90,9 +90,9 @@ def test_a_small_class_is_in_every_part(share: float, left: int):
 @pytest.mark.parametrize(
     ("amount", "labels", "line"),
     [
-        (5000, LABELS, r"5000 of 300 pictures of 10 classes: use a share of 0\.034 to 0\.966"),
+        (5000, LABELS, r"5000 of 300 pictures of 10 classes: use 0, a share of 0\.034 to 0\.966"),
         (291, LABELS, r"291 of 300 .* share of 0\.034 to 0\.966, or 11 to 289 pictures$"),
-        (0.01, LABELS, r"0\.01 of 300 .*: use a share of 0\.034 to 0\.966"),
+        (0.01, LABELS, r"0\.01 of 300 .*: use 0, a share of 0\.034 to 0\.966"),
         (0.1, np.array([0, 0, 1]), r"^data/letters: the class class 1 has 1 different pictures"),
         (0.1, np.array([0, 0, 2, 2]), r"^data/letters: the class class 1 has 0 different pictures"),
     ],

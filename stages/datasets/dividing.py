@@ -58,9 +58,10 @@ def draw(
     least, most = len(classes) / len(ones), (each - left).sum() / len(ones)
     if not least <= share <= most:
         low, high = math.ceil(1000 * least) / 1000, math.floor(1000 * most) / 1000
+        none = "0, " if name == "validation_size" else ""
         raise UserError(
             f"{PARAMS}: prepare.{name}: {amount} of {len(indices):,} pictures of {len(classes):,} "
-            f"classes: use {'0, ' if name == 'validation_size' else ''}a share of {low} to {high}, or {math.ceil(low * len(indices)):,} to "
+            f"classes: use {none}a share of {low} to {high}, or {math.ceil(low * len(indices)):,} to "
             f"{math.floor(high * len(indices)):,} pictures"
         )
     generator = np.random.default_rng(seed)
