@@ -1,4 +1,6 @@
-"""The demo with another time limit, and pictures that it cannot read: `small_demo.py SECONDS …`.
+"""The demo with another time limit, and pictures that it cannot read.
+
+python -m tests.predict.small_demo SECONDS …
 
 The processes that read pictures load this file, too.
 """

@@ -26,7 +26,7 @@ from tests.predict.test_demo import png
 from tests.predict.test_model import SURE, write
 from tests.project import ROOT
 
-SMALL_DEMO = ROOT / "tests/predict/small_demo.py"
+SMALL_DEMO = ("-m", "tests.predict.small_demo")
 FILES = CONNECTIONS + OTHER_FILES
 THREE = png(draw(3))
 Explained = Callable[[str], None]
@@ -51,14 +51,13 @@ class Demo(NamedTuple):
 def attacked(folder: Path, model: Path, seconds: int) -> Iterator[Demo]:
     """Run the demo in a session of its own; at the end, it must have logged nothing."""
     limited = ["sh", "-c", f'ulimit -n {FILES} && exec "$@"', "sh", sys.executable]
-    command = [*limited, SMALL_DEMO, str(seconds), "--port", "0", "--model", model]
+    command = [*limited, *SMALL_DEMO, str(seconds), "--port", "0", "--model", model]
     log = folder / "log"
     with (
         log.open("w") as errors,
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
