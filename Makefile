@@ -49,7 +49,7 @@ bench: $(VENV)/run.installed
 reproduce: $(VENV)/run.installed
 	@$(BIN)/python -m tools.reproduce
 
-# Kill stages at random moments, and look at what is left: some twenty minutes; make torture KILLS=20
+# Kill stages at random moments, and look at what is left: about half an hour; make torture KILLS=20
 torture: $(VENV)/test.installed
 	@$(BIN)/python -m tests.pipeline.torture $(or $(KILLS),200)
 

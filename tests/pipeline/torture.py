@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tqdm import tqdm
+
 from tests.project import Project, Running, lend_environment
 from tools.working_tree import copy_working_tree
 
@@ -33,6 +35,7 @@ def torture(project: Project, kills: int, seed: int) -> tuple[Counter, list[str]
     bytes and the records that were there before, and no temporary file.
     """
     expected = contents(project)
+    bar = tqdm(total=kills, desc="kills", disable=None)  # on a terminal only
     seconds = {}
     for stage in OUTPUTS:
         started = time.monotonic()
@@ -54,8 +57,10 @@ def torture(project: Project, kills: int, seed: int) -> tuple[Counter, list[str]
             found = [f"a command failed: {str(error)[-1500:]}"]
         wrong += [f"{name}: {line}" for line in found]
         done[f"{how} {stage}"] += 1
+        bar.update()
         if found:
             print(*wrong[-len(found) :], sep="\n", flush=True)
+    bar.close()
     return done, wrong
 
 
