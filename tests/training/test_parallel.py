@@ -154,3 +154,13 @@ def test_what_differs_is_named():
     other = place(1, facts={"code": "b", "seed": "0", "more": "1"})
     with pytest.raises(UserError, match=r"^10\.9\.0\.1 and 10\.9\.0\.2 .* differ in code, more; "):
         parallel.compare([place(0), other], main=0)
+
+
+def test_another_recipe_is_named_before_what_it_brings_with_it():
+    ours = {"params.yaml: recipes.fast.epochs": "2", "params.yaml: train.recipe": "'fast'"}
+    theirs = {
+        "params.yaml: recipes.tutorial.epochs": "10",
+        "params.yaml: train.recipe": "'tutorial'",
+    }
+    with pytest.raises(UserError, match=r"they differ in params\.yaml: train\.recipe, "):
+        parallel.compare([place(0, facts=ours), place(1, facts=theirs)], main=0)
