@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-import yaml
 
 LOCK = Path("dvc.lock")
 BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # where a broken one is kept
@@ -30,6 +29,7 @@ RWLOCK = Path(".dvc/tmp/rwlock")
 WRITTEN = ("data/prepared", "models", "metrics")
 CONFLICT = re.compile(rb"^(<<<<<<<|[|]{7}|=======|>>>>>>>)", re.MULTILINE)  # Git's marks
 SITE_CACHE = "core.site_cache_dir"
+BUSY = "works in this folder; try again when it has ended"
 
 
 class Fault(NamedTuple):
@@ -61,50 +61,47 @@ def broken_lock() -> Iterator[Fault]:
 
 def why_unreadable(content: bytes) -> str:
     """Return in one line why DVC cannot read such a dvc.lock; nothing if it can."""
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from dvc.utils.serialize import parse_yaml
-
     try:
-        COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), LOCK))
+        parse_lock(content)
     except Exception as error:  # of YAML, of the characters, of DVC's schema
         return next(iter(str(error.__cause__ or error).splitlines()), "") or type(error).__name__
     return ""
 
 
+def parse_lock(content: bytes) -> dict:
+    """Return what a dvc.lock holds, read as DVC reads it; its errors are of many kinds."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import parse_yaml
+
+    return COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), LOCK))
+
+
 def stale_rwlock() -> Iterator[Fault]:
     """Look for a lock of DVC's whose processes are gone; DVC removes some of them itself."""
-    try:
-        holders = rwlock_holders()
-    except (ValueError, TypeError, AttributeError, KeyError):
+    holders = rwlock_holders()
+    if holders is None:
         yield Fault(f"{RWLOCK}: broken: DVC says `JSON structure is corrupted`", [f"rm {RWLOCK}"])
-        return
-    if holders:  # none is at work: see `who_works`
+    elif holders:  # none is at work: see `who_works`
         numbers = ", ".join(map(str, sorted(holders)))
         yield Fault(f"{RWLOCK}: held by processes that have ended ({numbers})", [f"rm {RWLOCK}"])
 
 
-def rwlock_holders() -> dict[int, str]:
-    """Return the processes that DVC's lock of files names, and their commands.
-
-    Raises:
-        ValueError, TypeError, AttributeError, KeyError: it is broken.
-    """
+def rwlock_holders() -> dict[int, str] | None:
+    """Return the processes that DVC's lock of files names, and their commands; None if it is broken."""
     try:
         content = json.loads(RWLOCK.read_text())
+        holders = list(content.get("write", {}).values())
+        holders += [info for infos in content.get("read", {}).values() for info in infos]
+        return {int(info["pid"]): str(info["cmd"]) for info in holders}
     except FileNotFoundError:
         return {}
-    holders = list(content.get("write", {}).values())
-    holders += [info for infos in content.get("read", {}).values() for info in infos]
-    return {int(info["pid"]): str(info["cmd"]) for info in holders}
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
 
 
 def who_works() -> str:
     """Return the command and the process of a `dvc` that is at work in this folder, if there is one."""
-    try:
-        holders = rwlock_holders()
-    except (ValueError, TypeError, AttributeError, KeyError):
-        return ""
-    for pid, command in holders.items():
+    for pid, command in (rwlock_holders() or {}).items():
         try:
             # A later process may have the number of one that is gone.
             if psutil.Process(pid).create_time() <= RWLOCK.stat().st_mtime:
@@ -118,12 +115,14 @@ def running_stages() -> Iterator[Fault]:
     """Look for stages that still run; `dvc repro` waits for them."""
     if not is_stage_running():
         return
-    found = {}
-    for process in psutil.process_iter(["cmdline", "cwd"]):
-        here = process.info["cwd"] == str(Path.cwd())
-        for part in process.info["cmdline"] or ():
-            if here and re.fullmatch(r"stages\.[a-z]+", part):
-                found[str(process.pid)] = part.removeprefix("stages.")
+    here = str(Path.cwd())
+    found = {
+        str(process.pid): part.removeprefix("stages.")
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == here
+        for part in process.info["cmdline"] or ()
+        if re.fullmatch(r"stages\.[a-z]+", part)
+    }
     names, pids = " and ".join(sorted(set(found.values()))), " or ".join(found)
     yield Fault(
         f"{names or 'a stage'} still runs, in process {pids or 'of another user'}; the next run waits "
@@ -168,11 +167,11 @@ def damaged() -> Iterator[Fault]:
     A file here is removed only if it is a copy of a damaged one in the cache: any other may be
     somebody's work.
     """
-    try:
-        stages = yaml.safe_load(LOCK.read_bytes())["stages"].values()
-    except (OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
-        return
     if is_stage_running():
+        return
+    try:
+        stages = parse_lock(LOCK.read_bytes())["stages"].values()
+    except Exception:  # it is missing, or `broken_lock` has told of it
         return
     cache = Path(ask_dvc("cache", "dir"), "files", "md5")
     for out in (out for stage in stages for out in stage.get("outs", [])):
@@ -244,11 +243,11 @@ def main() -> None:
     try:
         # As each `dvc` does while it reads or writes its files; not while a stage runs.
         with make_lock(f"{RWLOCK.parent}/lock", friendly=True):
-            if found := who_works():
-                sys.exit(f"{found} works in this folder; try again when it has ended")
+            if worker := who_works():
+                sys.exit(f"{worker} {BUSY}")
             left = look(checks, arguments.fix, quiet=arguments.quick)
     except LockError:
-        sys.exit("another `dvc` works in this folder; try again when it has ended")
+        sys.exit(f"another `dvc` {BUSY}")
     sys.exit(1 if left and not arguments.quick else 0)
 
 

@@ -130,6 +130,9 @@ def test_two_branches_that_both_changed_the_lock_can_be_merged(team: Team):
         "git", "merge", "faster", fails=True
     )
     # The README's way out: either side's results will do, DVC makes those of the merged parameters.
+    assert "    git checkout --ours -- dvc.lock metrics\n    dvc repro\n" in member.run(
+        "python", "-m", "tools.doctor", fails=True
+    )
     member.run("git", "checkout", "--ours", "--", "dvc.lock", "metrics")
     assert executed(member.run("dvc", "repro")) == ["train", "evaluate", "export"]
     member.run("git", "commit", "--quiet", "--all", "--message=Merge faster")
