@@ -24,8 +24,11 @@ from stages.common.errors import UserError
 from stages.datasets.pictures import EmptyPictureError, PictureError
 
 STATIC = Path(__file__).parent / "static"
-FILES = {"/": "index.html", "/style.css": "style.css", "/draw.js": "draw.js"}
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+FILES = {
+    "/": ("index.html", "text/html"),
+    "/style.css": ("style.css", "text/css"),
+    "/draw.js": ("draw.js", "text/javascript"),
+}
 HOSTS = ("127.0.0.1", "localhost")
 OWN = (None, "none", "same-origin")  # what Sec-Fetch-Site says of our page, and of no page at all
 
@@ -132,11 +135,12 @@ def create_app(model: Model) -> Starlette:
             {"title": model.title, "classes": model.classes, "layout": model.layout}
         )
 
-    pages = {path: (STATIC / name).read_bytes() for path, name in FILES.items()}
+    # Read once: a file may be one more than `ulimit -n` allows.
+    files = {path: ((STATIC / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
 
     async def static(request: Request) -> Response:
-        path = request.url.path
-        return Response(pages[path], media_type=TYPES[Path(FILES[path]).suffix])
+        content, kind = files[request.url.path]
+        return Response(content, media_type=kind)
 
     async def tell(request: Request, problem: Exception) -> Response:
         """Answer in one line of JSON, whatever went wrong."""
