@@ -96,7 +96,7 @@ def test_what_cannot_be_told_apart_is_nothing(explained: Callable[[str], None]):
         stripes[channel::3, :, channel] = 255
     lines = []
     for pixels in (stripes, np.uint8([[0, 255]])):
-        with pytest.raises(EmptyPictureError) as caught:
+        with pytest.raises(EmptyPictureError, match="nothing on it") as caught:
             read_picture(io.BytesIO(encoded(Image.fromarray(pixels))), "mnist")
         lines.append(str(caught.value))
     explained("\n".join(lines))

@@ -119,6 +119,7 @@ def test_two_runs_at_once_give_what_one_does(committed: Project, explained: Call
     assert executed(first.end()) == ["prepare", "train", "export"]
     waited = second.end()
     assert executed(waited) == []
+    assert "Traceback" not in waited + refused
     explained(waited + refused)
     assert contents(committed) == before
     assert committed.git_status() == ""

@@ -72,7 +72,9 @@ def test_probabilities_that_are_not_finite_are_an_error(tmp_path: Path, odd: flo
 def test_answers_that_are_no_probabilities_are_an_error(
     tmp_path: Path, answer: list[float], explained: Callable[[str], None]
 ):
-    explained(refusal(write(tmp_path / "model.onnx", answer)))
+    line = refusal(write(tmp_path / "model.onnx", answer))
+    assert "its answers are not probabilities" in line
+    explained(line)
 
 
 def test_an_answer_of_another_shape_than_declared_is_an_error(tmp_path: Path):
@@ -81,7 +83,9 @@ def test_an_answer_of_another_shape_than_declared_is_an_error(tmp_path: Path):
 
 
 def test_a_model_that_does_not_run_is_an_error(tmp_path: Path, explained: Callable[[str], None]):
-    explained(refusal(write(tmp_path / "model.onnx", SURE, repeats=-1)))
+    line = refusal(write(tmp_path / "model.onnx", SURE, repeats=-1))
+    assert "it does not run (" in line
+    explained(line)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,9 @@ def test_a_model_that_does_not_run_is_an_error(tmp_path: Path, explained: Callab
 def test_a_model_that_does_not_say_what_it_is_is_an_error(
     tmp_path: Path, about: object, explained: Callable[[str], None]
 ):
-    explained(refusal(write(tmp_path / "model.onnx", SURE, about)))
+    line = refusal(write(tmp_path / "model.onnx", SURE, about))
+    assert "it does not name its classes" in line
+    explained(line)
 
 
 def test_the_name_of_a_model_does_not_split_the_line(tmp_path: Path):
@@ -113,6 +119,7 @@ def test_predict_says_so_in_one_line(tmp_path: Path, explained: Callable[[str], 
     path = write(tmp_path / "model.onnx", [float("nan")] * 10)
     result = predict("--model", path, "predict/examples", code=1)
     assert result.stdout == b""
+    assert result.stderr.startswith(b"error: ")
     assert result.stderr.count(b"\n") == 1
     explained(result.stderr.decode())
 

@@ -134,6 +134,8 @@ def test_a_database_that_cannot_be_reached_is_said_in_one_line(
     database: Database, url: Callable[[Database], str], explained: Callable[[str], None]
 ):
     output = audit(url(database))
+    assert output.startswith("audit: the OSV database gave no answer (")
+    assert output.endswith("): nothing is audited\n")
     assert output.count("\n") == 1
     explained(output)
 
@@ -141,6 +143,7 @@ def test_a_database_that_cannot_be_reached_is_said_in_one_line(
 def test_a_pip_audit_that_fails_otherwise_is_an_error(explained: Callable[[str], None]):
     output = audit(NOWHERE, code=1, PIP_AUDIT_LOGLEVEL="no level")
     assert "ValueError: Unknown level" in output
+    assert output.endswith("\nerror: pip-audit has failed (see above); nothing is audited\n")
     explained(output)
 
 

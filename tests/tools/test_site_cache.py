@@ -120,6 +120,7 @@ def test_a_path_that_dvc_cannot_write_down_gives_way_to_the_users_cache(
     before = clone.read(".dvc/config.local")
     accented = {"XDG_CACHE_HOME": str(tmp_path / "café-cache")}
     output = clone.run("sh", "tools/site_cache.sh", **accented)
+    assert output.startswith("warning: DVC's cache of checksums stays where every user of this ")
     assert output.count("\n") == 1
     explained(output)
     assert clone.read(".dvc/config.local") == before

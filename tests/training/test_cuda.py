@@ -1,6 +1,5 @@
 """Training on a GPU: the same bytes each time, and about the accuracy of the CPU."""
 
-import hashlib
 import json
 import signal
 from pathlib import Path
@@ -9,14 +8,12 @@ import pytest
 import torch
 
 from tests.project import Project, Running, copy_of
+from tests.training.test_processes import TRAIN, digest
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here, or no build for it"),
 ]
-
-TRAIN = ("python", "-m", "stages.train")
-WEIGHTS = "models/model_weights.pth"
 
 
 @pytest.fixture(params=["tutorial", "convolutional"])
@@ -27,10 +24,6 @@ def on_gpu(project: Project, request: pytest.FixtureRequest) -> Project:
     project.run("python", "-m", "stages.prepare")
     project.edit("params.yaml", "device: cpu ", "device: cuda ")
     return project
-
-
-def digest(project: Project) -> str:
-    return hashlib.sha256(project.read(WEIGHTS)).hexdigest()
 
 
 def test_the_same_bytes_each_time_and_after_a_kill(on_gpu: Project, tmp_path: Path):
