@@ -10,6 +10,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -124,10 +125,10 @@ def _folder(cache: Path, files: Iterable[str]) -> Path:
             tempfile.TemporaryFile(dir=cache).close()
         return cache
     except OSError as error:
-        temporary = tempfile.TemporaryDirectory()
-        atexit.register(temporary.cleanup)
         print(f"note: no downloads are kept: {printable(cache)}: {error.strerror}", flush=True)
-        return Path(temporary.name)
+        stack = ExitStack()
+        atexit.register(stack.close)
+        return stack.enter_context(temporary_folder())
 
 
 def main() -> None:
