@@ -1,32 +1,32 @@
-"""Bring the images and labels into three files: training, validation and test set."""
+"""Writes the images and labels of a data set as training, validation and test set."""
 
 if __name__ == "__main__":
-    from stages.common.frame import run
+    from stages.runtime.runner import run
 
     run("stages.prepare")
 
 from pathlib import Path
 
-from stages.common.params import load_params
-from stages.common.splits import TEST, TRAIN, VALIDATION, save_split
-from stages.common.stage import Stage
 from stages.datasets.dataset import load
-from stages.datasets.dividing import divide
+from stages.datasets.params import PrepareParams
+from stages.datasets.splitting import split
 from stages.datasets.summary import draw_samples, summarise
+from stages.runtime.runner import Run
+from stages.runtime.splits import TEST, TRAIN, VALIDATION, save_split
 
 METRICS = Path("metrics/dataset.json")
 SAMPLES = Path("metrics/samples.png")
 
 
-def main(stage: Stage) -> None:
-    params = load_params().prepare
+def main(run: Run) -> None:
+    params = run.section("prepare", PrepareParams)
     dataset = load(params)
-    parts = dict(zip((TRAIN, VALIDATION, TEST), divide(dataset, params), strict=True))
-    for path, indices in parts.items():
-        save_split(stage.outputs, path, dataset.images, dataset.labels, dataset.about, indices)
-    stage.outputs.write_json(METRICS, summarise(dataset, parts))
-    stage.outputs.write_bytes(SAMPLES, draw_samples(dataset, parts[TRAIN]))
-    train, validation, test = map(len, parts.values())
+    splits = dict(zip((TRAIN, VALIDATION, TEST), split(dataset, params), strict=True))
+    for path, indices in splits.items():
+        save_split(run.outputs, path, dataset.images, dataset.labels, dataset.about, indices)
+    run.outputs.write_json(METRICS, summarise(dataset, splits))
+    run.outputs.write_bytes(SAMPLES, draw_samples(dataset, splits[TRAIN]))
+    train, validation, test = map(len, splits.values())
     print(
         f"{params.dataset}: {train:,} training, {validation:,} validation, {test:,} test images of "
         f"{len(dataset.about['classes']):,} classes"

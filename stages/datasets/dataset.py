@@ -1,14 +1,18 @@
-"""A set of labelled images, wherever it comes from."""
+"""A set of labelled images from any source."""
 
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from stages.common.errors import UserError, printable
-from stages.common.params import PARAMS, PrepareParams
-from stages.common.splits import checksum
 from stages.datasets import digits, folder, idx
 from stages.datasets.description import DATA, NAME, read_description
+from stages.datasets.params import PrepareParams
+from stages.runtime.config import PARAMS
+from stages.runtime.errors import UserError, printable
+from stages.runtime.splits import checksum
+
+MAX_WARNINGS = 5
 
 
 @dataclass
@@ -17,19 +21,22 @@ class Dataset:
 
     images: np.ndarray  # uint8 [N, 28, 28]
     labels: np.ndarray  # int64 [N]
-    test: np.ndarray | None  # bool [N]; None: it is still to be drawn
-    about: dict  # name, title, classes, layout, …: what every file made from it tells
-    paths: list[str] | None = None  # of its own pictures; None: they were published as they are
-    unreadable: int = 0  # pictures that were left out
-    first: np.ndarray = field(init=False)  # int64 [N]: the index of the first that is equal
+    test: np.ndarray | None  # mask of the test set, bool [N]; None: not yet chosen
+    about: dict  # name, title, classes, layout, …: recorded in every file made from it
+    unreadable: int = 0  # pictures that were skipped
+    first: np.ndarray = field(init=False)  # int64 [N]: the index of the first equal image
 
     def __post_init__(self) -> None:
-        self.first = folder.equal_pictures(self.images)
+        indices: dict[bytes, int] = {}
+        digests = (hashlib.blake2b(image.tobytes(), digest_size=16) for image in self.images)
+        self.first = np.array(
+            [indices.setdefault(digest.digest(), i) for i, digest in enumerate(digests)], np.int64
+        )
         self.about["sha256"] = checksum(self.images, self.labels)
 
     @property
     def repeated(self) -> np.ndarray:
-        """The indices of the images that are equal to an earlier one, int64 [n]."""
+        """The indices of the images that equal an earlier one, int64 [n]."""
         return np.flatnonzero(self.first != np.arange(len(self.first)))
 
 
@@ -37,7 +44,7 @@ def load(params: PrepareParams) -> Dataset:
     """Load the set in data/NAME.
 
     Raises:
-        UserError: it is missing or not as it should be, or a parameter does not go with it.
+        UserError: it is missing or not valid, or a parameter does not apply to it.
     """
     description = read_description(params.dataset)
     if description is None:
@@ -45,8 +52,8 @@ def load(params: PrepareParams) -> Dataset:
     for name in ("test_share", "layout", "skip_unreadable"):
         if getattr(params, name) is not None:
             raise UserError(
-                f"{PARAMS}: prepare.{name}: {getattr(params, name)} does not count for "
-                f"{params.dataset}, of which {DATA / params.dataset / NAME} says it all; set it to null"
+                f"{PARAMS}: prepare.{name}: {getattr(params, name)} does not apply to "
+                f"{params.dataset}, which {DATA / params.dataset / NAME} describes; set it to null"
             )
     if description.kind == "idx":
         images, labels, test = idx.load(params.dataset, description)
@@ -62,64 +69,52 @@ def load_folder(params: PrepareParams) -> Dataset:
     """Load a folder of pictures.
 
     Raises:
-        UserError: something in it is not as it should be.
+        UserError: the folder or a picture in it is not valid.
     """
     name, layout = params.dataset, params.layout or "mnist"
-    classes, divided, pictures = folder.list_pictures(name)
-    if divided and params.test_share is not None:
+    classes, has_test, pictures = folder.list_pictures(name)
+    if has_test and params.test_share is not None:
         raise UserError(
-            f"{PARAMS}: prepare.test_share: {params.test_share} does not count for {name}, which has a "
+            f"{PARAMS}: prepare.test_share: {params.test_share} does not apply to {name}, which has a "
             "folder test/; set it to null"
         )
-    images, problems = folder.read_pictures(pictures, layout)
-    lines = [
-        f"{printable(pictures[place].path)}: {reason}" for place, reason in sorted(problems.items())
-    ]
+    images, problems = folder.read_pictures([picture.path for picture in pictures], layout)
+    lines = [f"{printable(pictures[index].path)}: {problems[index]}" for index in problems]
     if problems and not params.skip_unreadable:
         more = f" (and {len(lines) - 1:,} more)" if len(lines) > 1 else ""
         raise UserError(
-            f"{lines[0]}{more}; mend or remove it, or set prepare.skip_unreadable to true in {PARAMS}"
+            f"{lines[0]}{more}; repair or remove it, or set prepare.skip_unreadable to true in {PARAMS}"
         )
     for line in lines:
-        print(f"left out: {line}")
-    kept = [place for place in range(len(pictures)) if place not in problems]
-    if problems:  # in its place, since a copy would be in memory
-        for first in range(0, len(kept), folder.AT_ONCE):
-            some = kept[first : first + folder.AT_ONCE]
-            images[first : first + len(some)] = images[some]
-    images = images[: len(kept)]
-    labels = np.array([pictures[place].label for place in kept], np.int64)
-    test = np.array([pictures[place].test for place in kept]) if divided else None
-    for part in (False, True) if divided else ():
-        if lost := set(range(len(classes))) - set(labels[test == part]):
+        print(f"skipped: {line}")
+    pictures = [picture for index, picture in enumerate(pictures) if index not in problems]
+    labels = np.array([picture.label for picture in pictures], np.int64)
+    test = np.array([picture.test for picture in pictures], bool)
+    for mask, split in ((~test, "train"), (test, "test")) if has_test else ():
+        if empty := set(range(len(classes))) - set(labels[mask]):
             raise UserError(
-                f"{DATA / name}: no readable picture of the class {classes[min(lost)]} in "
-                f"{'test' if part else 'train'}/; add some"
+                f"{DATA / name}: no readable picture of the class {classes[min(empty)]} in {split}/; "
+                "add some"
             )
     about = {"name": name, "title": name, "classes": classes, "layout": layout}
-    paths = [pictures[place].path for place in kept]
-    found = Dataset(images, labels, test, about, paths, len(problems))
-    refuse_mixed(found)
-    return found
+    dataset = Dataset(images, labels, test if has_test else None, about, len(problems))
+    _check_repeated(dataset, [picture.path for picture in pictures])
+    return dataset
 
 
-def refuse_mixed(dataset: Dataset) -> None:
-    """Refuse a folder with a picture in train/ and test/, and warn of one with two labels."""
-    told = 0
+def _check_repeated(dataset: Dataset, paths: list[str]) -> None:
+    """Refuse a picture in both train/ and test/, and warn of pictures with two labels."""
+    warnings = []
     for index in dataset.repeated:
         first = dataset.first[index]
-        one, other = (printable(dataset.paths[place]) for place in (first, index))
+        pair = f"{paths[first]} and {paths[index]}: the same picture after layout"
         if dataset.test is not None and dataset.test[index] != dataset.test[first]:
             raise UserError(
-                f"{one} and {other}: the same picture, once laid out, for training and for the "
-                "test, whose accuracy would be too good; remove one"
+                f"{pair}, in train/ and in test/, so the test accuracy would be too high; remove one"
             )
         if dataset.labels[index] != dataset.labels[first]:
-            told += 1
-            if told <= folder.TOLD:
-                print(
-                    f"warning: {one} and {other}: the same picture, once laid out, under two labels; "
-                    "remove one, or try another prepare.layout"
-                )
-    if told > folder.TOLD:
-        print(f"warning: {told - folder.TOLD:,} more pictures have two labels")
+            warnings.append(f"{pair}, with two labels; remove one, or try another prepare.layout")
+    for line in warnings[:MAX_WARNINGS]:
+        print(f"warning: {printable(line)}")
+    if len(warnings) > MAX_WARNINGS:
+        print(f"warning: {len(warnings) - MAX_WARNINGS:,} more pictures have two labels")

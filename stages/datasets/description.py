@@ -1,4 +1,4 @@
-"""data/NAME/dataset.yaml: what a published set of images is, and where it comes from."""
+"""data/NAME/dataset.yaml describes a published set of images and its sources."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from stages.common.params import MOST_CLASSES, Layout, Section, read_checked
+from stages.datasets.params import Layout
+from stages.runtime.config import Section, read_checked
 
 DATA = Path("data")
 NAME = "dataset.yaml"
-FILES = {  # of a set in MNIST's form, by what they hold
+MAX_CLASSES = 1000
+FILES = {  # of a set in MNIST's form
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
     "t10k-images-idx3-ubyte.gz",
@@ -32,7 +34,7 @@ ClassName = Annotated[Text, AfterValidator(_printable)]
 class Description(Section):
     title: Text
     kind: Literal["idx", "digits"]  # MNIST's four files, or scikit-learn's embedded digits
-    classes: Annotated[list[ClassName], Field(min_length=2, max_length=MOST_CLASSES)]
+    classes: Annotated[list[ClassName], Field(min_length=2, max_length=MAX_CLASSES)]
     layout: Layout
     urls: list[Annotated[str, Field(pattern="^https://")]] = Field(default=[])
     files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(default={})  # SHA-256
@@ -41,7 +43,7 @@ class Description(Section):
     cite: Text
 
     @model_validator(mode="after")
-    def _what_is_downloaded_is_known(self) -> "Description":
+    def _downloads_are_complete(self) -> "Description":
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes: {self.classes} has a name twice")
         if self.kind == "idx" and (set(self.files) != FILES or not self.urls):
@@ -52,10 +54,10 @@ class Description(Section):
 
 
 def read_description(name: str) -> Description | None:
-    """Return what data/NAME/dataset.yaml says; None if there is no such file.
+    """Return the description in data/NAME/dataset.yaml; None if there is no such file.
 
     Raises:
-        UserError: it is not what it should be.
+        UserError: it is not valid.
     """
     path = DATA / name / NAME
     return read_checked(path, Description) if path.exists() else None

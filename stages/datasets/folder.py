@@ -1,253 +1,220 @@
-"""A folder of pictures, in a folder for each class: data/NAME/<class>/*.png.
+"""A folder of pictures with a subfolder for each class: data/NAME/<class>/*.png.
 
-It may have train/ and test/ above the classes. Their order is that of their names, on any file system
-and under any locale.
+There may be train/ and test/ above the classes. Classes are ordered by name, on any file system and
+under any locale.
 """
 
-import hashlib
 import signal
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from stages.common.errors import UserError, printable
-from stages.common.files import scratch_array
-from stages.common.params import MOST_CLASSES, SIDE, Layout
-from stages.common.processes import end_with_parent, usable_cores
-from stages.common.splits import TRAIN
-from stages.common.stage import ignored
-from stages.datasets.description import DATA
+from stages.datasets.description import DATA, MAX_CLASSES
+from stages.datasets.layout import SIDE
+from stages.datasets.params import Layout
 from stages.datasets.pictures import SUFFIXES, NoMemoryError, PictureError, read_picture
+from stages.runtime.errors import UserError
+from stages.runtime.inputs import ignored
+from stages.runtime.outputs import scratch_array
+from stages.runtime.processes import end_with_parent, usable_cores
+from stages.runtime.splits import TRAIN
 
-PARTS = ("train", "test")
-AT_ONCE = 64  # pictures that a process reads before it hands them over
+SPLITS = ("train", "test")
+CHUNK = 64  # pictures that a process reads before it returns them
 FEW = 300  # pictures that are read before other processes have started
-TOLD = 5  # files that a message names
-FEWER = "close other programs, or read on one core: taskset --cpu-list 0 dvc repro prepare"
+ADVICE = "close other programs, or read on one core: taskset --cpu-list 0 dvc repro prepare"
 
 
 class Picture(NamedTuple):
-    path: str  # of 200,000, `Path` objects would take 100 MB
+    path: str  # 200,000 `Path` objects would take 100 MB
     label: int
     test: bool
 
 
 def list_pictures(name: str) -> tuple[list[str], bool, list[Picture]]:
-    """Return the names of the classes, whether the folder has train/ and test/, and its pictures.
+    """Return the class names, whether the folder has train/ and test/, and its pictures.
 
-    Hidden files, and what .dvcignore names, are passed over.
+    Hidden files and those that .dvcignore names are skipped.
 
     Raises:
-        UserError: something in the folder is not as it should be; the line names it.
+        UserError: the folder has another form; the line names the problem.
     """
     root = DATA / name
     if not root.is_dir():
         raise UserError(
             f"{root}: no such folder; make it with a folder of pictures for each class, or set "
-            "prepare.dataset to one that is there"
+            "prepare.dataset to an existing one"
         )
-    divided = any(_folders(root / part) for part in PARTS if (root / part).is_dir())
-    if divided:
-        _refuse_other_parts(root)
-    tops = [root / part for part in PARTS] if divided else [root]
-    for top in (root, *tops):
-        if stray := [path for path in _entries(top) if path.suffix.lower() in SUFFIXES]:
-            raise UserError(
-                f"{printable(stray[0])}: beside the folders of the classes; move it into one"
-            )
-    folders = [_classes(top) for top in tops]
+    tops = [root / split for split in SPLITS]
+    has_test = any(path.is_dir() for top in tops if top.is_dir() for path in _entries(top))
+    if has_test:
+        _check_splits(root)
+    else:
+        tops = [root]
+    folders = [_class_folders(top) for top in tops]
     classes = sorted(folders[0])
-    if divided and classes != sorted(folders[1]):
-        [one, *_] = sorted(set(folders[0]) ^ set(folders[1]))
+    if has_test and (unpaired := sorted(set(folders[0]) ^ set(folders[1]))):
         raise UserError(
-            f"{root}: the class {one} is not in both train/ and test/; add it or remove it"
+            f"{root}: the class {unpaired[0]} is not in both train/ and test/; add it or remove it"
         )
-    if not 2 <= len(classes) <= MOST_CLASSES:
+    if not 2 <= len(classes) <= MAX_CLASSES:
         raise UserError(
-            f"{root}: {len(classes)} classes; use 2 to {MOST_CLASSES} folders with the pictures of one "
+            f"{root}: {len(classes)} classes; use 2 to {MAX_CLASSES} folders with the pictures of one "
             "class each"
         )
     pictures = [
-        Picture(str(path), label, divided and top.name == "test")
-        for top, of_top in zip(tops, folders, strict=True)
-        for label, one in enumerate(classes)
-        for path in _files(of_top[one])
+        Picture(str(path), label, has_test and top.name == "test")
+        for top, by_class in zip(tops, folders, strict=True)
+        for label, class_name in enumerate(classes)
+        for path in _files(by_class[class_name])
     ]
-    return classes, divided, pictures
+    return classes, has_test, pictures
 
 
-def _refuse_other_parts(root: Path) -> None:
-    inside = {path.name for path in _folders(root)}
-    if missing := set(PARTS) - inside:
+def _check_splits(root: Path) -> None:
+    names = {path.name for path in _folders(root)}
+    if missing := set(SPLITS) - names:
         raise UserError(
-            f"{root}: has no {missing.pop()}/ beside the other part; add it, or move the folders of "
-            "the classes up"
+            f"{root}: has no {missing.pop()}/; add it, or move the folders of the classes up"
         )
-    if others := sorted(inside - set(PARTS)):
+    if extra := sorted(names - set(SPLITS)):
         raise UserError(
-            f"{printable(root / others[0])}: beside train/ and test/; move its pictures into these "
+            f"{root / extra[0]}: next to train/ and test/; move its pictures into these "
             "(prepare.validation_size holds some of train/ back)"
         )
 
 
-def _classes(top: Path) -> dict[str, Path]:
-    """Return the folders of the classes by their names.
+def _class_folders(top: Path) -> dict[str, Path]:
+    """Return the folders of the classes by name.
 
-    A name is composed (NFC), since macOS and Linux store the same accents in two ways.
+    Names are composed (NFC), since macOS and Linux store the same accents in two ways.
     """
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     similar: dict[str, str] = {}
     for path in _folders(top):
         name = unicodedata.normalize("NFC", path.name)
         if not name.isprintable() or name != name.strip():
             raise UserError(
-                f"{printable(path)}: the name of a class has printable letters, and no space at its "
-                "ends; rename it"
+                f"{path}: the name of a class has printable letters, and no space at its ends; rename "
+                "it"
             )
-        other = similar.setdefault(name.casefold(), name)
-        if other != name or name in found:
+        earlier = similar.setdefault(name.casefold(), name)
+        if earlier != name or name in folders:
             raise UserError(
-                f"{top}: the classes {other} and {name} differ in case only, or in how their accents "
+                f"{top}: the classes {earlier} and {name} differ in case only, or in how their accents "
                 "are stored, which not all file systems keep apart; rename one"
             )
-        found[name] = path
-    return found
+        folders[name] = path
+    return folders
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return what is in a folder, sorted by name, without what is hidden or ignored."""
+    """Return the files and folders in a folder, sorted by name, without hidden and ignored ones."""
     rules = ignored()
-    kept = []
+    entries = []
     for path in folder.iterdir():
         if path.name == ".dvcignore":
             raise UserError(
-                f"{printable(path)}: of these files only the one beside dvc.yaml counts; move its "
-                "lines there"
+                f"{path}: only the .dvcignore beside dvc.yaml counts; move these lines there"
             )
         if path.name.startswith("."):
             continue
         if path.is_symlink() and not path.is_file():
-            raise UserError(f"{printable(path)}: a link, not to a file; replace it by a folder")
+            raise UserError(f"{path}: a link, not to a file; replace it by a folder")
         if not rules.match_file(f"{path}/" if path.is_dir() else str(path)):
-            kept.append(path)
+            entries.append(path)
         elif path.is_dir():
-            raise UserError(
-                f"{printable(path)}: a folder that .dvcignore hides; rename or remove it"
-            )
-    return sorted(kept, key=lambda path: (unicodedata.normalize("NFC", path.name), path.name))
+            raise UserError(f"{path}: a folder that .dvcignore hides; rename or remove it")
+    return sorted(entries, key=lambda path: (unicodedata.normalize("NFC", path.name), path.name))
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_dir()]
+    entries = _entries(folder)
+    for path in entries:
+        if path.suffix.lower() in SUFFIXES:
+            raise UserError(f"{path}: next to the folders of the classes; move it into one")
+    return [path for path in entries if path.is_dir()]
 
 
 def _files(folder: Path) -> list[Path]:
     files = _entries(folder)
     for path in files:
-        if path.is_dir():
-            raise UserError(
-                f"{printable(path)}: a folder in the folder of a class; move its pictures up"
-            )
         if not path.is_file():
-            raise UserError(f"{printable(path)}: neither a file nor a folder; remove it")
+            raise UserError(f"{path}: no file; the folder of a class has pictures only")
     if not files:
-        raise UserError(
-            f"{printable(folder)}: no pictures of this class; add some or remove the folder"
-        )
+        raise UserError(f"{folder}: no pictures of this class; add some or remove the folder")
     return files
 
 
-def read_pictures(pictures: list[Picture], layout: Layout) -> tuple[np.ndarray, dict[int, str]]:
-    """Read pictures on all cores and lay them out: uint8 [N, 28, 28], mapped into a file.
+def read_pictures(paths: list[str], layout: Layout) -> tuple[np.ndarray, dict[int, str]]:
+    """Read and lay out pictures on all cores: uint8 [N, 28, 28], mapped into a file.
 
-    Also returns what is wrong with those that cannot be read, by their index; they stay black.
+    N counts the readable ones, in the order of `paths`. Also returns the reason for each unreadable
+    one, by its index in `paths`.
 
     Raises:
-        UserError: memory ran out, which is no fault of a picture's.
+        UserError: memory ran out, which is no fault of a picture.
     """
-    images = scratch_array((len(pictures), SIDE, SIDE), TRAIN.parent)
-    chunks = [pictures[first : first + AT_ONCE] for first in range(0, len(pictures), AT_ONCE)]
-    problems, done = {}, 0
-    with (
-        _readers(len(pictures)) as map_all,
-        tqdm(total=len(pictures), desc="pictures", disable=None) as bar,
-    ):
+    images = scratch_array((len(paths), SIDE, SIDE), TRAIN.parent)
+    problems: dict[int, str] = {}
+    index = 0
+    with _readers(len(paths)) as map_all:
+        results = map_all(partial(_read, layout=layout), paths)
         try:
-            for found, wrong in map_all(partial(_read_some, layout=layout), chunks):
-                images[done : done + len(found)] = found
-                problems |= {done + place: reason for place, reason in wrong.items()}
-                done += len(found)
-                bar.update(len(found))
+            for result in tqdm(results, desc="pictures", total=len(paths), disable=None):
+                if isinstance(result, str):
+                    problems[index] = result
+                else:
+                    images[index - len(problems)] = result
+                index += 1
         except BrokenProcessPool:
             raise UserError(
-                f"{pictures[done].path}: this picture, or one after it, was being read when the system "
-                f"killed the process, as it does if memory runs out; {FEWER}"
+                f"{paths[index]}: the system killed the process that read this picture, or one after "
+                f"it, as it does if memory runs out; {ADVICE}"
             ) from None
-    return images, problems
+    return images[: len(paths) - len(problems)], problems
 
 
-def _read_some(pictures: list[Picture], layout: Layout) -> tuple[np.ndarray, dict[int, str]]:
-    images, problems = np.zeros((len(pictures), SIDE, SIDE), np.uint8), {}
-    for place, picture in enumerate(pictures):
-        try:
-            images[place] = read_picture(Path(picture.path), layout)
-        except NoMemoryError as error:
-            raise UserError(f"{picture.path}: {error}; {FEWER}") from None
-        except PictureError as error:
-            problems[place] = str(error)
-        except OSError as error:
-            problems[place] = error.strerror
-    return images, problems
+def _read(path: str, layout: Layout) -> np.ndarray | str:
+    """Return the picture, uint8 [28, 28], or the reason why it cannot be read."""
+    try:
+        return read_picture(Path(path), layout)
+    except NoMemoryError as error:
+        raise UserError(f"{path}: {error}; {ADVICE}") from None
+    except PictureError as error:
+        return str(error)
+    except OSError as error:
+        return str(error.strerror)
 
 
 @contextmanager
-def _readers(count: int) -> Iterator:
+def _readers(count: int) -> Iterator[Callable[..., Iterable]]:
     """Yield a `map` over processes, or over this one if there is little to do."""
     cores = usable_cores()
     if count <= FEW or cores == 1:
         yield map
         return
-    with ProcessPoolExecutor(cores, initializer=_serve_parent) as pool:
+    with ProcessPoolExecutor(cores, initializer=_start_reader) as pool:
         try:
-            # No more than a few chunks are under way: what was read is not to pile up.
-            yield partial(_map_in_order, pool, 4 * cores)
+            yield partial(pool.map, chunksize=CHUNK)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for reader in active_children():
+                reader.terminate()
             raise
 
 
-def _map_in_order(pool: ProcessPoolExecutor, ahead: int, function, items: list) -> Iterator:
-    pending = []
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > ahead:
-            yield pending.pop(0).result()
-    for future in pending:
-        yield future.result()
-
-
-def _serve_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it, or when it says so."""
+def _start_reader() -> None:
+    """Leave Ctrl-C to the parent, and end with it or at its SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception would be handed over as a result
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # else an exception would be returned as a result
     end_with_parent()
-
-
-def equal_pictures(images: np.ndarray) -> np.ndarray:
-    """Return, for each of images [N, …], the index of the first that equals it: int64 [N]."""
-    first: dict[bytes, int] = {}
-    return np.array(
-        [
-            first.setdefault(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), index)
-            for index, image in enumerate(images)
-        ],
-        np.int64,
-    )

@@ -1,7 +1,9 @@
-"""How MNIST lays out a digit."""
+"""The layout of MNIST's digits."""
 
 import numpy as np
 from PIL import Image
+
+SIDE = 28  # pixels: laid out images are squares
 
 
 def to_mnist_form(image: np.ndarray) -> np.ndarray:
@@ -20,7 +22,7 @@ def to_mnist_form(image: np.ndarray) -> np.ndarray:
     ink = box.sum()
     centre_row = (box.sum(axis=1) * np.arange(height)).sum() / ink
     centre_column = (box.sum(axis=0) * np.arange(width)).sum() / ink
-    # In the official files the centre of mass lies at index 14.0 ± 0.5 of both axes.
+    # In the official files the centre of mass is at index 14.0 ± 0.5 of both axes.
     top = np.clip(round(14 - centre_row), 0, 28 - height)
     left = np.clip(round(14 - centre_column), 0, 28 - width)
     field = np.zeros((28, 28), dtype=np.uint8)

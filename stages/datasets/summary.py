@@ -1,4 +1,4 @@
-"""What a data set looks like: numbers for `dvc metrics diff`, and a sheet of samples."""
+"""Describes a data set: numbers for `dvc metrics diff`, and a sheet of samples."""
 
 from pathlib import Path
 
@@ -7,26 +7,26 @@ import numpy as np
 from stages.datasets.dataset import Dataset
 from stages.drawing.sheet import draw_sheet
 
-MOST_ROWS = 30  # classes on the sheet
+MAX_ROWS = 30  # classes on the sheet
 COLUMNS = 10
-AT_ONCE = 10_000  # images; bounds memory
+BATCH = 10_000  # images; bounds memory
 
 
-def summarise(dataset: Dataset, parts: dict[Path, np.ndarray]) -> dict:
-    """Return the numbers of each part, by its name, whose indices are int64 [n]."""
+def summarise(dataset: Dataset, splits: dict[Path, np.ndarray]) -> dict:
+    """Return the numbers of each split by its name; `splits` has the indices, int64 [n]."""
     summary = {
         "classes": len(dataset.about["classes"]),
         "equal_images": len(dataset.repeated),
         "unreadable_images": dataset.unreadable,
     }
-    return summary | {path.stem: _numbers(dataset, indices) for path, indices in parts.items()}
+    return summary | {path.stem: _numbers(dataset, indices) for path, indices in splits.items()}
 
 
 def _numbers(dataset: Dataset, indices: np.ndarray) -> dict:
     each = np.bincount(dataset.labels[indices], minlength=len(dataset.about["classes"]))
     counts = np.zeros(256, np.int64)  # of grey levels: sums of whole numbers are exact
-    for some in np.array_split(indices, -(-len(indices) // AT_ONCE) or 1):
-        counts += np.bincount(dataset.images[some].ravel(), minlength=256)
+    for batch in np.array_split(indices, -(-len(indices) // BATCH) or 1):
+        counts += np.bincount(dataset.images[batch].ravel(), minlength=256)
     levels, pixels = np.arange(256), max(1, int(counts.sum()))
     mean = int(counts @ levels) / pixels
     variance = int(counts @ levels**2) / pixels - mean**2
@@ -45,7 +45,7 @@ def draw_samples(dataset: Dataset, indices: np.ndarray) -> bytes:
     Of more than 30 classes it shows the first 30.
     """
     images, captions = [], []
-    for label, name in enumerate(dataset.about["classes"][:MOST_ROWS]):
+    for label, name in enumerate(dataset.about["classes"][:MAX_ROWS]):
         of_class = indices[dataset.labels[indices] == label][:COLUMNS]
         row = [dataset.images[index] for index in of_class]
         row += [np.zeros((28, 28), np.uint8)] * (COLUMNS - len(row))

@@ -1,8 +1,8 @@
-"""How torchvision is imported where its compiled operators do not match torch.
+"""Imports torchvision even if its compiled operators do not match torch.
 
-PyPI's Linux wheel of torchvision is built for CUDA. Beside a CPU build of torch its operators
+PyPI's Linux wheel of torchvision is built for CUDA. With a CPU build of torch its operators
 cannot be loaded, and `import torchvision` ends in "operator torchvision::nms does not exist",
-although its datasets need none of them. Declaring the operators that the import asks for mends it.
+although its datasets need none of them. Declaring the operators that the import needs repairs it.
 """
 
 from types import ModuleType
@@ -16,7 +16,7 @@ def import_datasets() -> ModuleType:
     Raises:
         RuntimeError: torchvision cannot be imported for another reason.
     """
-    import torch  # here, since to fetch the files does not need it
+    import torch  # here, since downloads do not need it
 
     try:
         from torchvision import datasets

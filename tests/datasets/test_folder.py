@@ -1,7 +1,6 @@
-"""A folder of pictures as a data set: what it may hold, and what is said of what it may not."""
+"""A folder of pictures as a data set: valid ones, and the line for each that is not valid."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from stages.common.errors import UserError
-from stages.common.params import PrepareParams
-from stages.common.processes import usable_cores
 from stages.datasets import folder
 from stages.datasets.dataset import Dataset, load
+from stages.datasets.params import PrepareParams
+from stages.runtime.errors import UserError
+from stages.runtime.processes import usable_cores
 from tests.project import ROOT as REPOSITORY
 from tests.project import Project, Running
 
@@ -27,8 +26,8 @@ ROOT = Path("data/letters")
 LITTLE_MEMORY = """
 import os, resource, sys
 from pathlib import Path
-from stages.common import errors
-from stages.common.params import PrepareParams
+from stages.runtime import errors
+from stages.datasets.params import PrepareParams
 from stages.datasets.dataset import load
 
 os.chdir(sys.argv[1])
@@ -36,100 +35,96 @@ params = PrepareParams(dataset="letters", validation_size=0.1, seed=0, test_shar
     skip_unreadable=True)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
-errors.run(lambda: load(params))
+errors.run_command(lambda: load(params))
 """
 
 
-def picture(number: int, side: int = 40) -> Image.Image:
-    """Draw a line that no other number has."""
-    image = Image.new("L", (side, side), 255)
+def save(path: Path, number: int = 0) -> None:
+    """Save a picture of a line; each number gives another line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("L", (40, 40), 255)
     end = 5 + number % 30, 34 - number // 30
     ImageDraw.Draw(image).line([(5, 5), end, (34, 34)], 0, 3)
-    return image
+    image.save(path)
 
 
-def save(path: Path, number: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture(number).save(path)
+def lay_out(*names: str) -> None:
+    """Save a different picture under each name."""
+    for number, name in enumerate(names):
+        save(ROOT / name, number)
 
 
-def params(**changes: object) -> PrepareParams:
-    defaults = {
-        "dataset": "letters",
-        "validation_size": 0.1,
-        "seed": 0,
-        "test_share": None,
-        "layout": None,
-        "skip_unreadable": None,
-    }
-    return PrepareParams(**defaults | changes)
+def load_letters(**changes: object) -> Dataset:
+    defaults: dict = {"dataset": "letters", "validation_size": 0.1, "seed": 0, "test_share": None}
+    return load(PrepareParams(**defaults | {"layout": None, "skip_unreadable": None} | changes))
 
 
-def read(**changes: object) -> Dataset:
-    found = load(params(**changes))
-    found.images = np.array(found.images)
-    return found
+def error_of_loading(**changes: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load_letters(**changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.fixture
-def letters(in_empty_folder: Path) -> Path:
+def letters(in_empty_folder: Path) -> None:
     """Three pictures of each of two classes."""
-    for number in range(6):
-        save(ROOT / "ab"[number % 2] / f"{number}.png", number)
-    return ROOT
+    lay_out("a/0.png", "b/1.png", "a/2.png", "b/3.png", "a/4.png", "b/5.png")
 
 
-def test_a_class_is_a_folder_and_the_order_is_that_of_names(letters: Path):
-    found = read()
-    assert found.paths == [
+@pytest.fixture
+def letters_with_test(in_empty_folder: Path) -> None:
+    lay_out("train/a/0.png", "train/b/1.png", "test/a/2.png", "test/b/3.png")
+
+
+def test_classes_are_folders_in_the_order_of_their_names(letters: None):
+    classes, has_test, pictures = folder.list_pictures("letters")
+    assert (classes, has_test) == (["a", "b"], False)
+    assert [picture.path for picture in pictures] == [
         f"data/letters/{name}.png" for name in ("a/0", "a/2", "a/4", "b/1", "b/3", "b/5")
     ]
-    assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    assert found.test is None
-    about = found.about
-    assert (about["name"], about["classes"], about["layout"]) == ("letters", ["a", "b"], "mnist")
-    assert len(np.unique(found.images, axis=0)) == 6
+    dataset = load_letters()
+    assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test is None
+    assert dataset.about["classes"] == ["a", "b"]
+    assert len(np.unique(dataset.images, axis=0)) == 6
 
 
-def test_train_and_test_above_the_classes_divide_it(letters: Path):
-    (ROOT / "test").mkdir()
-    (ROOT / "train").mkdir()
-    for name in "ab":
-        (ROOT / name).rename(ROOT / "train" / name)
-        save(ROOT / "test" / name / "9.png", ord(name))
-    found = read()
-    assert found.about["classes"] == ["a", "b"]
-    assert found.test.tolist() == [False] * 6 + [True] * 2
-    with pytest.raises(
-        UserError, match=r"prepare\.test_share: 0\.5 does not count for letters.*null"
-    ):
-        read(test_share=0.5)
+def test_train_and_test_above_the_classes_are_the_split(letters_with_test: None):
+    dataset = load_letters()
+    assert dataset.about["classes"] == ["a", "b"]
+    assert dataset.test is not None
+    assert dataset.test.tolist() == [False] * 2 + [True] * 2
+    assert error_of_loading(test_share=0.5) == (
+        "params.yaml: prepare.test_share: 0.5 does not apply to letters, which has a folder test/; "
+        "set it to null"
+    )
 
 
-def test_a_class_may_be_called_train(letters: Path):
-    for old, new in (("a", "train"), ("b", "test")):
-        (ROOT / old).rename(ROOT / new)
-    found = read()
-    assert found.about["classes"] == ["test", "train"]
-    assert found.test is None
+def test_classes_may_be_called_train_and_test(in_empty_folder: Path):
+    lay_out("train/0.png", "test/1.png")
+    dataset = load_letters()
+    assert dataset.about["classes"] == ["test", "train"]
+    assert dataset.test is None
 
 
-def test_many_pictures_are_read_by_other_processes_in_the_same_order(
-    letters: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_number_of_readers_never_changes_the_result(
+    letters: None, monkeypatch: pytest.MonkeyPatch
 ):
-    alone = read()
+    Path(ROOT, "a/1.png").write_text("no picture")
+    alone = load_letters(skip_unreadable=True)
     monkeypatch.setattr(folder, "FEW", 0)
-    monkeypatch.setattr(folder, "AT_ONCE", 2)
-    together = read()
+    monkeypatch.setattr(folder, "CHUNK", 2)
+    together = load_letters(skip_unreadable=True)
     assert np.array_equal(alone.images, together.images)
     assert alone.about == together.about
 
 
-@pytest.mark.skipif(usable_cores() == 1, reason="on one core there are no other processes")
-def test_a_reader_that_is_killed_is_one_line_at_once(
-    project: Project, explained: Callable[[str], None]
-):
-    """As by Linux where memory runs out. It was a traceback, after the other reader had read on."""
+@pytest.fixture
+def reading(project: Project) -> Running:
+    """The prepare stage while its readers read pictures that take half a minute."""
+    if usable_cores() == 1:
+        pytest.skip("on one core there are no readers")
     large = project.folder / "large.png"
     Image.new("L", (7000, 7000)).save(large, compress_level=1)
     for number in range(folder.FEW + 1):
@@ -138,300 +133,223 @@ def test_a_reader_that_is_killed_is_one_line_at_once(
         path.hardlink_to(large)
     project.edit("params.yaml", "dataset: mnist", "dataset: letters")
     stage = Running(project, "python", "-m", "stages.prepare")
-    while len(readers := stage.children()) < usable_cores():
+    while len(stage.children()) < usable_cores():
         assert stage.process.poll() is None, stage.output()
         time.sleep(0.01)
-    os.kill(readers[0], signal.SIGKILL)
+    return stage
+
+
+def ended(process: int) -> bool:
+    try:
+        return not Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return True
+
+
+def test_a_killed_reader_is_one_line_at_once(reading: Running):
+    """Linux kills processes if memory runs out."""
+    os.kill(reading.children()[0], signal.SIGKILL)
     killed = time.monotonic()
-    output = stage.end(fails=True)
-    assert time.monotonic() - killed < 5  # to read them all takes half a minute
-    assert output.startswith("error: data/letters/a/000.png: this picture, or one after it, ")
+    output = reading.end(fails=True)
+    assert time.monotonic() - killed < 5
+    assert output.startswith(
+        "error: data/letters/a/000.png: the system killed the process that read"
+    )
     assert output.count("\n") == 1
-    assert list((project.folder / "data/prepared").iterdir()) == []
-    explained(output)
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc of Linux")
-def test_a_want_of_memory_is_no_fault_of_the_picture(
-    letters: Path, explained: Callable[[str], None]
-):
-    """Else a picture would be left out of the set today, and not tomorrow."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_readers_end_with_the_stage(reading: Running, number: signal.Signals):
+    readers = reading.children()
+    reading.process.send_signal(number)
+    killed = time.monotonic()
+    assert "Traceback" not in reading.end(fails=True)
+    while not all(map(ended, readers)):
+        time.sleep(0.05)
+    assert time.monotonic() - killed < 5
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc of Linux")
+def test_too_little_memory_is_no_fault_of_the_picture(letters: None):
+    """It is not skipped, else the set would depend on the machine."""
     Image.new("RGB", (7000, 7000)).save(ROOT / "a/large.png", compress_level=1)
-    result = subprocess.run(
-        [sys.executable, "-c", LITTLE_MEMORY, Path.cwd()],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(Path.cwd())]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith("error: data/letters/a/large.png: not enough memory to read it")
     assert result.stderr.count("\n") == 1
-    explained(result.stderr)
 
 
-@pytest.mark.parametrize("name", [".hidden.png", "Thumbs.db", "a.png~", "a.tmp"])
-def test_what_is_hidden_or_ignored_is_passed_over(letters: Path, name: str):
+def test_hidden_and_ignored_files_are_skipped(letters: None):
+    before = load_letters().about["sha256"]
     Path(".dvcignore").write_text("Thumbs.db\n*~\n*.tmp\n")
-    before = read().about["sha256"]
-    (ROOT / "a" / name).write_text("no picture")
+    for name in (".hidden.png", "Thumbs.db", "a.png~", "a.tmp"):
+        (ROOT / "a" / name).write_text("no picture")
     (ROOT / ".DS_Store").touch()
     (ROOT / "README.md").write_text("About these letters")
     (ROOT / ".git").mkdir()
-    assert read().about["sha256"] == before
+    assert load_letters().about["sha256"] == before
 
 
-@pytest.mark.parametrize(
-    "name", ["with a space", "größer", "日本", "a|b", 'q"uote', "T-shirt, top"]
-)
-def test_a_class_has_any_printable_name(letters: Path, name: str):
+@pytest.mark.parametrize("name", ["with a space", "größer", "日本", "a|b", 'q"uote', "T, top"])
+def test_a_class_may_have_any_printable_name(letters: None, name: str):
     (ROOT / "b").rename(ROOT / name)
-    assert name in read().about["classes"]
+    assert name in load_letters().about["classes"]
 
 
-def test_a_name_is_the_same_however_the_system_stores_it(letters: Path):
-    names = {unicodedata.normalize(form, "größer") for form in ("NFC", "NFD")}
-    assert len(names) == 2
-    found = []
-    for name in sorted(names):
-        (ROOT / "b").rename(ROOT / name)
-        found.append(read().about)
-        (ROOT / name).rename(ROOT / "b")
-    assert found[0] == found[1]
-
-
-def no_picture(root: Path) -> None:
-    (root / "a/text.png").write_text("no picture")
-
-
-def truncated(root: Path) -> None:
-    (root / "a/0.png").write_bytes((root / "a/0.png").read_bytes()[:60])
-
-
-def blank(root: Path) -> None:
-    Image.new("L", (40, 40), 255).save(root / "a/blank.png")
-
-
-def huge(root: Path) -> None:
-    Image.new("1", (10_000, 10_000)).save(root / "a/huge.png")
-
-
-def empty_class(root: Path) -> None:
-    (root / "c").mkdir()
-
-
-def one_class(root: Path) -> None:
-    for path in (root / "b").iterdir():
-        path.unlink()
-    (root / "b").rmdir()
-
-
-def differ_in_case(root: Path) -> None:
-    save(root / "A/0.png", 7)
-
-
-def line_break(root: Path) -> None:
-    save(root / "c\nd/0.png", 7)
-
-
-def space_at_the_end(root: Path) -> None:
-    save(root / "c /0.png", 7)
-
-
-def link_to_nothing(root: Path) -> None:
-    (root / "a/link.png").symlink_to("nothing.png")
-
-
-def link_to_a_class(root: Path) -> None:
-    (root / "c").symlink_to("a")
-
-
-def nested(root: Path) -> None:
-    save(root / "a/more/0.png", 7)
-
-
-def pipe(root: Path) -> None:
-    os.mkfifo(root / "a/pipe.png")
-
-
-def line_break_in_a_file(root: Path) -> None:
-    (root / "a/c\nd.png").write_text("no picture")
-
-
-def nested_rules(root: Path) -> None:
-    (root / "a/.dvcignore").write_text("*.png\n")
-
-
-def stray(root: Path) -> None:
-    save(root / "0.png", 7)
-
-
-def stored_in_two_ways(root: Path) -> None:
+def test_a_class_name_is_stored_in_one_form(letters: None):
+    sets = []
     for form in ("NFC", "NFD"):
-        save(root / unicodedata.normalize(form, "größer") / "0.png", 7)
+        path = (ROOT / "b").rename(ROOT / unicodedata.normalize(form, "größer"))
+        sets.append(load_letters().about)
+        path.rename(ROOT / "b")
+    assert sets[0] == sets[1]
 
 
-def hidden_by_dvcignore(root: Path) -> None:
+# The file that is added to the letters, its content, and the line. A name that ends in / is a folder, a
+# content that begins with -> is a link.
+FAULTS = [
+    ("a/c\nd.png", "text", "/a/c\\nd.png: not a picture that can be read (PNG, JPEG, WEBP, GIF,"),
+    ("c/", "", "/c: no pictures of this class; add some or remove the folder"),
+    ("A/0.png", "text", ": the classes A and a differ in case only"),
+    ("c\nd/0.png", "text", "/c\\nd: the name of a class has printable letters"),
+    (
+        "c /0.png",
+        "text",
+        "/c : the name of a class has printable letters, and no space at its ends",
+    ),
+    ("a/link.png", "-> nothing.png", "/a/link.png: a link, not to a file; replace it"),
+    ("c", "-> a", "/c: a link, not to a file; replace it by a folder"),
+    ("a/more/", "", "/a/more: no file; the folder of a class has pictures only"),
+    ("a/.dvcignore", "*.png", "/a/.dvcignore: only the .dvcignore beside dvc.yaml counts"),
+    ("0.png", "text", "/0.png: next to the folders of the classes; move it into one"),
+    ("c.orig/0.png", "text", "/c.orig: a folder that .dvcignore hides; rename or remove it"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "line"), FAULTS, ids=[fault[0] for fault in FAULTS])
+def test_a_fault_of_a_folder_is_one_line(letters: None, name: str, content: str, line: str):
     Path(".dvcignore").write_text("*.orig\n")
-    save(root / "c.orig/0.png", 7)
+    path = ROOT / name
+    path.parent.mkdir(exist_ok=True)
+    if name.endswith("/"):
+        path.mkdir()
+    elif content.startswith("-> "):
+        path.symlink_to(content[3:])
+    else:
+        path.write_text(content)
+    assert error_of_loading().startswith(f"data/letters{line}")
 
 
-def a_third_part(root: Path) -> None:
-    for name in ("train/a/0", "train/b/0", "test/a/1", "test/b/1", "val/a/2"):
-        save(root / f"{name}.png", 7)
-    for name in "ab":
-        shutil.rmtree(root / name)
+SPLIT_FAULTS = [
+    ([], ": no such folder; make it"),
+    (["a/0"], ": 1 classes; use 2 to 1000 folders"),
+    (["train/a/0", "train/b/1"], ": has no test/; add it, or move the folders of the classes up"),
+    (["train/a/0", "train/b/1", "test/a/2"], ": the class b is not in both train/ and test/"),
+    (
+        ["train/a/0", "test/a/1", "val/a/2"],
+        "/val: next to train/ and test/; move its pictures into",
+    ),
+    (
+        ["train/a/0", "test/a/1", "2"],
+        "/2.png: next to the folders of the classes; move it into one",
+    ),
+    (["train/a/0", "test/a/1", "train/2"], "/train/2.png: next to the folders of the classes"),
+    (
+        [unicodedata.normalize(form, "ö/0") for form in ("NFC", "NFD")],
+        ": the classes ö and ö differ",
+    ),
+]
 
 
-def only_train(root: Path) -> None:
-    (root / "train").mkdir()
-    for name in "ab":
-        (root / name).rename(root / "train" / name)
-
-
-def beside_train(root: Path) -> None:
-    a_third_part(root)
-    shutil.rmtree(root / "val")
-    save(root / "0.png", 7)
-
-
-def beside_the_classes_of_train(root: Path) -> None:
-    a_third_part(root)
-    shutil.rmtree(root / "val")
-    save(root / "train/0.png", 7)
-
-
-def one_class_is_not_tested(root: Path) -> None:
-    for name in ("train/a/0", "train/b/0", "test/a/1"):
-        save(root / f"{name}.png", ord(name[0]) + len(name))
-    for name in "ab":
-        for path in (root / name).iterdir():
-            path.unlink()
-        (root / name).rmdir()
-
-
-def learned_and_tested(root: Path) -> None:
-    one_class_is_not_tested(root)
-    save(root / "test/b/2.png", 20)
-    save(root / "train/b/again.png", 20)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "line"),
-    [
-        (
-            no_picture,
-            "a/text.png: not a picture that can be read (PNG, JPEG, WEBP, GIF, BMP); mend",
-        ),
-        (truncated, "a/0.png: damaged picture ("),
-        (
-            blank,
-            "a/blank.png: nothing on it: all of it is one colour; mend or remove it, or set prep",
-        ),
-        (huge, "a/huge.png: larger than 50 megapixels; scale it down; mend or remove it"),
-        (empty_class, "c: no pictures of this class; add some or remove the folder"),
-        (one_class, ": 1 classes; use 2 to 1000 folders"),
-        (differ_in_case, ": the classes A and a differ in case only"),
-        (line_break, "c\\nd: the name of a class has printable letters"),
-        (
-            space_at_the_end,
-            "c : the name of a class has printable letters, and no space at its ends",
-        ),
-        (link_to_nothing, "a/link.png: a link, not to a file; replace it"),
-        (link_to_a_class, "c: a link, not to a file; replace it by a folder"),
-        (nested, "a/more: a folder in the folder of a class; move its pictures up"),
-        (line_break_in_a_file, "a/c\\nd.png: not a picture"),
-        (nested_rules, "a/.dvcignore: of these files only the one beside dvc.yaml counts"),
-        (pipe, "a/pipe.png: neither a file nor a folder; remove it"),
-        (stray, "0.png: beside the folders of the classes; move it into one"),
-        (
-            stored_in_two_ways,
-            ": the classes größer and größer differ in case only, or in how their",
-        ),
-        (hidden_by_dvcignore, "c.orig: a folder that .dvcignore hides; rename or remove it"),
-        (a_third_part, "val: beside train/ and test/; move its pictures into these"),
-        (only_train, ": has no test/ beside the other part; add it, or move the folders"),
-        (beside_train, "0.png: beside the folders of the classes; move it into one"),
-        (beside_the_classes_of_train, "train/0.png: beside the folders of the classes"),
-        (one_class_is_not_tested, ": the class b is not in both train/ and test/"),
-        (
-            learned_and_tested,
-            "train/b/again.png and data/letters/test/b/2.png: the same picture",
-        ),
-    ],
-)
-def test_what_is_wrong_with_a_folder_is_one_line(
-    letters: Path, spoil: Callable[[Path], None], line: str
+@pytest.mark.parametrize(("names", "line"), SPLIT_FAULTS)
+def test_a_fault_of_classes_and_splits_is_one_line(
+    in_empty_folder: Path, names: list[str], line: str
 ):
-    spoil(ROOT)
-    with pytest.raises(UserError) as caught:
-        read()
-    start = "data/letters" if line.startswith(":") else "data/letters/"
-    assert str(caught.value).startswith(start + line)
-    assert "\n" not in str(caught.value)
+    lay_out(*(f"{name}.png" for name in names))
+    assert error_of_loading().startswith(f"data/letters{line}")
 
 
-@pytest.mark.parametrize("spoil", [no_picture, truncated, blank, huge])
-def test_unreadable_pictures_may_be_left_out(
-    letters: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None]
-):
-    spoil(ROOT)
-    found = read(skip_unreadable=True)
-    assert found.unreadable == 1
-    assert len(found.paths) == len(found.images) == (5 if spoil is truncated else 6)
-    [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith("left out: data/letters/a/")
-
-
-def test_equal_pictures_with_two_labels_are_told(letters: Path, capsys: pytest.CaptureFixture[str]):
-    save(ROOT / "b/copy.png", 0)
-    found = read()
-    assert found.first.tolist() == [0, 1, 2, 3, 4, 5, 0]
-    assert capsys.readouterr().out == (
-        "warning: data/letters/a/0.png and data/letters/b/copy.png: the same picture, once laid out, "
-        "under two labels; remove one, or try another prepare.layout\n"
+def test_a_picture_in_train_and_test_is_refused(letters_with_test: None):
+    save(ROOT / "train/b/again.png", 3)
+    assert error_of_loading() == (
+        "data/letters/train/b/again.png and data/letters/test/b/3.png: the same picture after layout, "
+        "in train/ and in test/, so the test accuracy would be too high; remove one"
     )
 
 
-def test_a_folder_that_is_not_there_is_one_line(in_empty_folder: Path):
-    with pytest.raises(UserError, match=r"^data/letters: no such folder; make it"):
-        read()
+def test_pictures_with_two_labels_are_a_warning(letters: None, capsys: pytest.CaptureFixture[str]):
+    save(ROOT / "b/copy.png", 0)
+    assert load_letters().first.tolist() == [0, 1, 2, 3, 4, 5, 0]
+    assert capsys.readouterr().out == (
+        "warning: data/letters/a/0.png and data/letters/b/copy.png: the same picture after layout, "
+        "with two labels; remove one, or try another prepare.layout\n"
+    )
+
+
+def text(path: Path) -> None:
+    path.write_text("no picture")
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def blank(path: Path) -> None:
+    Image.new("L", (40, 40), 255).save(path)
+
+
+def huge(path: Path) -> None:
+    Image.new("1", (10_000, 10_000)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (text, "not a picture that can be read (PNG, JPEG, WEBP, GIF, BMP, TIFF)"),
+        (truncated, "damaged picture ("),
+        (blank, "nothing on it: all of it is one colour"),
+        (huge, "larger than 50 megapixels; scale it down"),
+    ],
+)
+def test_an_unreadable_picture_is_named_or_skipped(
+    letters: None, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], reason: str
+):
+    images = np.array(load_letters().images)
+    spoil(ROOT / "a/2.png")
+    line = error_of_loading()
+    assert line.startswith(f"data/letters/a/2.png: {reason}")
+    assert line.endswith(
+        "; repair or remove it, or set prepare.skip_unreadable to true in params.yaml"
+    )
+    dataset = load_letters(skip_unreadable=True)
+    assert np.array_equal(dataset.images, np.delete(images, 1, axis=0))
+    assert dataset.unreadable == 1
+    assert capsys.readouterr().out.startswith(f"skipped: data/letters/a/2.png: {reason}")
+
+
+def test_a_class_without_readable_pictures_is_one_line(letters_with_test: None):
+    text(ROOT / "test/b/3.png")
+    assert error_of_loading(skip_unreadable=True) == (
+        "data/letters: no readable picture of the class b in test/; add some"
+    )
 
 
 @pytest.mark.parametrize("layout", ["mnist", "resize"])
-def test_the_layout_is_recorded_and_light_on_dark_is_the_same(letters: Path, layout: str):
-    found = read(layout=layout)
-    assert found.about["layout"] == layout
-    for path in found.paths:
+def test_light_on_dark_is_the_same_in_each_layout(letters: None, layout: str):
+    dataset = load_letters(layout=layout)
+    assert dataset.about["layout"] == layout
+    for path in ROOT.rglob("*.png"):
         image = Image.open(path)
         Image.eval(image, lambda level: 255 - level).convert("RGB").save(path)
-    assert np.abs(read(layout=layout).images.astype(int) - found.images).max() <= 1
+    inverted = load_letters(layout=layout)
+    assert np.abs(inverted.images.astype(int) - dataset.images).max() <= 1
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP"])
-def test_any_usual_format_is_read(letters: Path, form: str):
-    expected = read(layout="resize").images
-    for path in sorted(ROOT.rglob("*.png")):
-        image = Image.open(path)
-        image.load()
-        path.unlink()
-        image.save(path.with_suffix(f".{form.lower()}"), form, quality=95)
-    found = read(layout="resize").images
-    assert np.abs(found.astype(int) - expected).mean() < 4
-
-
-def test_a_link_to_a_file_is_that_file(letters: Path):
-    """As DVC makes them with `cache.type symlink`."""
-    before = read().about
+def test_a_link_to_a_file_is_that_file(letters: None):
+    """DVC makes such links with `cache.type symlink`."""
+    before = load_letters().about
     (ROOT / "a/0.png").rename("elsewhere.png")
     (ROOT / "a/0.png").symlink_to(Path("elsewhere.png").absolute())
-    assert read().about == before
-
-
-def test_a_class_that_skipping_empties_is_told(letters: Path):
-    one_class_is_not_tested(ROOT)
-    no_picture(ROOT / "test")
-    (ROOT / "test/b").mkdir()
-    (ROOT / "test/b/text.png").write_text("no picture")
-    with pytest.raises(UserError, match="no readable picture of the class b in test/; add some"):
-        read(skip_unreadable=True)
+    assert load_letters().about == before

@@ -1,52 +1,53 @@
-"""How a set is divided into training, validation and test set."""
+"""Splits a data set into training, validation and test set."""
 
 import math
 
 import numpy as np
 
-from stages.common.errors import UserError
-from stages.common.params import PARAMS, PrepareParams
 from stages.datasets.dataset import Dataset
+from stages.datasets.params import PrepareParams
+from stages.runtime.config import PARAMS
+from stages.runtime.errors import UserError
 
 TEST_SHARE = 0.2  # of a folder without test/
 
 
-def divide(dataset: Dataset, params: PrepareParams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split(dataset: Dataset, params: PrepareParams) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the sorted indices, int64, of the training, the validation and the test set.
 
     Raises:
-        UserError: the set is too small for what the parameters ask for.
+        UserError: the set is too small for the parameters.
     """
-    every = np.arange(len(dataset.labels))
+    indices = np.arange(len(dataset.labels))
     if dataset.test is None:
         share = TEST_SHARE if params.test_share is None else params.test_share
         left = 1 if params.validation_size == 0 else 2  # for training, and for validation
-        rest, test = draw(dataset, every, ("test_share", share), params.seed, left)
+        rest, test = hold_out(dataset, indices, ("test_share", share), params.seed, left)
     else:
-        rest, test = every[~dataset.test], every[dataset.test]
+        rest, test = indices[~dataset.test], indices[dataset.test]
     size = params.validation_size
-    train, validation = draw(dataset, rest, ("validation_size", size), params.seed)
+    train, validation = hold_out(dataset, rest, ("validation_size", size), params.seed)
     return train, validation, test
 
 
-def draw(
+def hold_out(
     dataset: Dataset, indices: np.ndarray, parameter: tuple[str, float], seed: int, left: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Divide the images at `indices`, int64 [n]; return the sorted indices of the rest and the drawn.
+    """Hold out some images at `indices`, int64 [n]; return the sorted indices of rest and held out.
 
-    `parameter` names a key below `prepare` and its value: a share, or a number of images. The draw
-    depends on `seed` alone. Of each class the same share is drawn, but at least one image, and at least
-    `left` stay. Equal images are on one side: the first of them, with its label, stands for all.
+    `parameter` names a key below `prepare` and its value: a share, or a number of images. The choice
+    depends on `seed` alone. The same share of each class is held out, but at least one image, and at
+    least `left` stay. Equal images stay together: the first of them, with its label, represents all.
 
     Raises:
-        UserError: there are not enough images for that.
+        UserError: there are too few images.
     """
     name, amount = parameter
     if amount == 0:
         return indices, indices[:0]
     first, classes = dataset.first[indices], dataset.about["classes"]
-    ones = np.unique(first)
-    labels = dataset.labels[ones]
+    different = np.unique(first)
+    labels = dataset.labels[different]
     each = np.bincount(labels, minlength=len(classes))
     if each.min() < 1 + left:
         raise UserError(
@@ -54,29 +55,28 @@ def draw(
             f"different pictures for prepare.{name}, which needs {1 + left}; add some"
         )
     share = amount if amount < 1 else amount / len(indices)
-    counts = allot(each, share, left)
-    least, most = len(classes) / len(ones), (each - left).sum() / len(ones)
-    if not least <= share <= most:
-        low, high = math.ceil(1000 * least) / 1000, math.floor(1000 * most) / 1000
+    lowest, highest = len(classes) / len(different), (each - left).sum() / len(different)
+    if not lowest <= share <= highest:
+        low, high = math.ceil(1000 * lowest) / 1000, math.floor(1000 * highest) / 1000
         none = "0, " if name == "validation_size" else ""
         raise UserError(
             f"{PARAMS}: prepare.{name}: {amount} of {len(indices):,} pictures of {len(classes):,} "
             f"classes: use {none}a share of {low} to {high}, or {math.ceil(low * len(indices)):,} to "
             f"{math.floor(high * len(indices)):,} pictures"
         )
-    generator = np.random.default_rng(seed)
-    drawn = [
-        generator.permutation(ones[labels == label])[:count] for label, count in enumerate(counts)
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(different[labels == label])[:count]
+        for label, count in enumerate(allocate(each, share, left))
     ]
-    chosen = np.isin(first, np.concatenate(drawn))
-    return indices[~chosen], indices[chosen]
+    held_out = np.isin(first, np.concatenate(chosen))
+    return indices[~held_out], indices[held_out]
 
 
-def allot(each: np.ndarray, share: float, left: int) -> np.ndarray:
-    """Return how many of so many images of each class are drawn, both int64 [classes].
+def allocate(each: np.ndarray, share: float, left: int) -> np.ndarray:
+    """Return how many of the images of each class are held out, both int64 [classes].
 
-    Together they are `share` of all, if that can be: of each class at least one is drawn, and at least
-    `left` stay.
+    Together they are `share` of all if possible: at least one of each class, and at least `left` stay.
     """
     ideal = each * share
     counts = np.clip(np.floor(ideal).astype(np.int64), 1, each - left)
