@@ -1,51 +1,47 @@
-"""Say what pictures show.
+"""Classify pictures with the exported model.
 
-python -m predict three.png photos/      # a line for each; of a folder, the pictures in it
+python -m predict three.png photos/      # one line for each picture; a folder means its pictures
 python -m predict --json - < three.png   # standard input; JSON lines
 """
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
 from typing import NamedTuple
 
 import numpy as np
 
 from predict.model import MODEL, Model
-from stages.common import errors
-from stages.common.errors import UserError, printable
-from stages.common.files import whole_files
-from stages.common.params import Layout
-from stages.datasets.pictures import FORMATS, MAX_BYTES, SUFFIXES, read_picture
+from stages.datasets.params import Layout
+from stages.datasets.pictures import FORMATS, SUFFIXES, read_picture
 from stages.drawing.sheet import draw_sheet
+from stages.runtime import errors
+from stages.runtime.errors import UserError, printable
+from stages.runtime.outputs import all_or_none
 
-BATCH = 256  # pictures at a time; bounds memory
-IN_MEMORY = 1_000_000  # bytes of standard input
-STDIN = Path("-")  # known by its identity: ./- is a file
-SHOWN = 100  # pictures on a sheet
+BATCH_SIZE = 256  # bounds memory
+MAX_STDIN = 100_000_000  # bytes
+STDIN = Path("-")  # compared by identity: ./- is a file
+MAX_SHOWN = 100  # pictures on a sheet
 COLUMNS = 10
 
 
-class Answer(NamedTuple):
-    """What the network says of one picture, and what it saw of it."""
-
+class Prediction(NamedTuple):
     path: Path
-    seen: np.ndarray  # uint8 [28, 28], 255 is ink
+    image: np.ndarray  # the network's input, uint8 [28, 28], 255 is ink
     probabilities: np.ndarray  # float32 [classes]
     classes: list[str]
 
-    @property
-    def ranking(self) -> list[int]:
-        """The classes' numbers, the most probable first."""
-        return np.argsort(-self.probabilities, kind="stable").tolist()
+    def top_two(self) -> list[int]:
+        return np.argsort(-self.probabilities, kind="stable")[:2].tolist()
 
     def to_json(self) -> str:
-        probabilities = [round(float(one), 6) for one in self.probabilities]
-        first, second = self.ranking[:2]
+        probabilities = [round(float(probability), 6) for probability in self.probabilities]
+        first, second = self.top_two()
         values = {
             "path": str(self.path),
             "class": self.classes[first],
@@ -57,87 +53,84 @@ class Answer(NamedTuple):
         return json.dumps(values)
 
     def to_text(self, width: int) -> str:
+        """Format as a line in which the path takes `width` characters."""
         names = [printable(name) for name in self.classes]
-        letters = max(map(len, names))
-        (name, share), (other, rest) = (
-            (f"{names[one]:<{letters}}", self.probabilities[one]) for one in self.ranking[:2]
+        longest = max(map(len, names))
+        best, runner_up = (
+            f"{names[number]:<{longest}}  {self.probabilities[number]:7.2%}"
+            for number in self.top_two()
         )
-        return f"{printable(self.path):<{width}}  {name}  {share:7.2%}   ({other}  {rest:7.2%})"
+        return f"{printable(self.path):<{width}}  {best}   ({runner_up})"
 
 
-def list_pictures(name: str) -> list[Path]:
-    """Return a file as it is; of a folder, the pictures in it (not in its subfolders), sorted.
+def list_pictures(argument: str) -> list[Path]:
+    """Return a file's path, or the sorted paths of the pictures in a folder (not its subfolders).
 
     Raises:
-        UserError: the folder has none, or cannot be read.
+        UserError: the argument is empty, or the folder has no pictures or cannot be read.
     """
-    if not name:
+    if not argument:
         raise UserError("an empty name; give a picture, a folder, or - for standard input")
-    path = STDIN if name == "-" else Path(name)
+    path = STDIN if argument == "-" else Path(argument)
     if path is STDIN or not path.is_dir():
         return [path]
     try:
         pictures = sorted(
-            one
-            for one in path.iterdir()  # a broken link is told of, a pipe would be waited for
-            if one.suffix.lower() in SUFFIXES and (one.is_file() or not one.exists())
+            file
+            for file in path.iterdir()
+            # Broken links get an error later; reading from a pipe would block.
+            if file.suffix.lower() in SUFFIXES and (file.is_file() or not file.exists())
         )
     except OSError as error:
-        raise UserError(f"{printable(path)}: {error.strerror}") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     if not pictures:
-        raise UserError(f"{printable(path)}: no pictures in this folder ({', '.join(FORMATS)})")
+        raise UserError(f"{path}: no pictures in this folder ({', '.join(FORMATS)})")
     return pictures
 
 
 def read(path: Path, layout: Layout) -> np.ndarray | UserError:
-    """Return the picture laid out, uint8 [28, 28], or what is wrong with the file."""
+    """Return the network's input for a picture, uint8 [28, 28], or why it cannot be read."""
     try:
         if path is not STDIN:
             return read_picture(path, layout)
-        if sys.stdin is None:
-            return UserError("-: standard input is closed")
-        with SpooledTemporaryFile(IN_MEMORY) as copy:  # Pillow goes back and forth
-            while copy.tell() <= MAX_BYTES and (block := sys.stdin.buffer.read(IN_MEMORY)):
-                copy.write(block)
-            return read_picture(copy, layout)
+        content = sys.stdin.buffer.read(MAX_STDIN + 1)
+        if len(content) > MAX_STDIN:
+            return UserError(f"{path}: larger than {MAX_STDIN // 10**6} megabytes; scale it down")
+        return read_picture(io.BytesIO(content), layout)
     except UserError as error:
-        return UserError(f"{printable(path)}: {error}")
+        return UserError(f"{path}: {error}")
     except OSError as error:
-        return UserError(f"{printable(path)}: {error.strerror}")
+        return UserError(f"{path}: {error.strerror}")
 
 
-def classify(paths: list[Path], model: Model) -> Iterator[Answer | UserError]:
-    """Yield the answer or the error for each picture; within a batch, the errors come first."""
-    for first in range(0, len(paths), BATCH):
-        batch = paths[first : first + BATCH]
-        results = [
-            read(path, model.layout) for path in batch
-        ]  # threads were no faster, and took more memory
-        yield from (result for result in results if isinstance(result, UserError))
-        seen = [
-            (path, image)
-            for path, image in zip(batch, results, strict=True)
-            if not isinstance(image, UserError)
-        ]
-        if seen:
-            probabilities = model(np.stack([image for _, image in seen]))
-            for (path, image), row in zip(seen, probabilities, strict=True):
-                yield Answer(path, image, row, model.classes)
+def classify(paths: list[Path], model: Model) -> Iterator[Prediction | UserError]:
+    """Yield a prediction or an error for each picture, in order."""
+    for start in range(0, len(paths), BATCH_SIZE):
+        batch = paths[start : start + BATCH_SIZE]
+        results = [read(path, model.layout) for path in batch]  # threads were not faster
+        images = [image for image in results if isinstance(image, np.ndarray)]
+        probabilities = iter(model(np.stack(images)) if images else ())
+        for path, result in zip(batch, results, strict=True):
+            if isinstance(result, UserError):
+                yield result
+            else:
+                yield Prediction(path, result, next(probabilities), model.classes)
 
 
-def save_sheet(answers: list[Answer], path: Path) -> None:
-    if not answers:
-        raise UserError(f"{printable(path)}: no picture to show")
+def save_sheet(predictions: list[Prediction], path: Path) -> None:
+    if not predictions:
+        raise UserError(f"{path}: no picture to show")
     captions = [
-        (answer.classes[answer.ranking[0]], f"{answer.probabilities.max():.1%}")
-        for answer in answers
+        (prediction.classes[prediction.top_two()[0]], f"{prediction.probabilities.max():.1%}")
+        for prediction in predictions
     ]
-    sheet = draw_sheet([answer.seen for answer in answers], captions, min(COLUMNS, len(answers)))
-    with whole_files() as outputs:
+    images = [prediction.image for prediction in predictions]
+    sheet = draw_sheet(images, captions, min(COLUMNS, len(images)))
+    with all_or_none() as outputs:
         outputs.write_bytes(path, sheet)
 
 
-def parse() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     summary, _, examples = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
         "python -m predict",
@@ -151,15 +144,15 @@ def parse() -> argparse.Namespace:
         metavar="PICTURE",
         help=f"a file ({', '.join(FORMATS)}), a folder, or - for standard input",
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
     parser.add_argument(
         "--show",
         type=Path,
         metavar="FILE.png",
-        help=f"write what the network saw of the first {SHOWN} pictures",
+        help=f"draw the network's input for the first {MAX_SHOWN} pictures",
     )
     parser.add_argument(
-        "--model", type=Path, default=MODEL, help="an exported model (models/model.onnx)"
+        "--model", type=Path, default=MODEL, help="default: models/model.onnx of this project"
     )
     options = parser.parse_args()
     if options.show and options.show.suffix.lower() != ".png":
@@ -168,27 +161,31 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    options = parse()
+    options = parse_arguments()
     model = Model(options.model)
     failed = False
+
+    def report(error: UserError) -> None:
+        nonlocal failed
+        failed = True
+        print(f"error: {error}", file=sys.stderr)
+
     paths = []
-    for name in options.pictures:
+    for argument in options.pictures:
         try:
-            paths += list_pictures(name)
+            paths += list_pictures(argument)
         except UserError as error:
-            failed = True
-            print(f"error: {error}", file=sys.stderr)
+            report(error)
     width = max((len(printable(path)) for path in paths), default=0)
-    shown = []
+    shown: list[Prediction] = []
     for result in classify(paths, model):
         if isinstance(result, UserError):
-            failed = True
-            print(f"error: {result}", file=sys.stderr)
+            report(result)
             continue
         print(result.to_json() if options.json else result.to_text(width))
-        if options.show and len(shown) < SHOWN:
+        if options.show and len(shown) < MAX_SHOWN:
             shown.append(result)
-    print(end="", flush=True)
+    sys.stdout.flush()
     if options.show:
         save_sheet(shown, options.show)
     if failed:
@@ -196,12 +193,13 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.stdout:  # else it was closed by the caller
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
+    # Names that the terminal's encoding lacks are escaped.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        errors.run(main)
-    except OSError as error:  # of standard output: all others name a file
+        errors.run_command(main)
+    except OSError as error:  # of standard output: all others have a file name
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # `| head` has read enough
+        if not isinstance(error, BrokenPipeError):  # `| head` ends before us
             print(f"error: standard output: {error.strerror}", file=sys.stderr)
         sys.exit(1)

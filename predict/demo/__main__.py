@@ -1,9 +1,10 @@
 import os
 import signal
 
-if __name__ == "__main__":  # else this is one of `reading`'s processes, which need none of that
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # as in the stages' frame
+if __name__ == "__main__":
+    # Ctrl+C ends quietly, also during the imports below and while a thread reads a picture.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     from predict.demo.server import main
-    from stages.common import errors
+    from stages.runtime import errors
 
-    errors.run(main)
+    errors.run_command(main)

@@ -1,26 +1,26 @@
-// Draw on the canvas, send it to the server, show what the network says.
+// Draw on the canvas, send it to the server, show the network's prediction.
 
 const PEN = 30; // of the canvas's 448: MNIST's strokes are about as wide beside its digits
-const MOST_BARS = 10; // of more classes, the most probable are shown
+const MAX_BARS = 10; // of more classes, the most probable are shown
 
 const element = (id) => document.getElementById(id);
 const canvas = element("canvas");
 const context = canvas.getContext("2d");
 
 let strokes = []; // each a list of points {x, y} in the canvas's pixels
-let picture = null; // an uploaded one, instead of strokes
+let picture = null; // an uploaded picture, instead of strokes
 let version = 0; // of what is drawn or uploaded
 let pointer = null; // the id of the pointer that is drawing
-let wanted = null; // gives the body of the next request
-let request = null; // the AbortController of the one under way
-let announcement = null; // the timer of what a screen reader is to say
+let next = null; // a function that returns the body of the next request
+let request = null; // the AbortController of the current request
+let announcement = null; // the timer of the next message for screen readers
 
 const model = await (await fetch("model")).json(); // title, classes, layout
 const drawable = model.layout === "mnist";
 const invitation = drawable ? "Draw something, or drop a picture." : "Drop or upload a picture.";
 element("title").textContent = model.title;
 
-const bars = Array.from({ length: Math.min(model.classes.length, MOST_BARS) }, () => {
+const bars = Array.from({ length: Math.min(model.classes.length, MAX_BARS) }, () => {
   const row = element("bars").insertRow();
   const head = document.createElement("th");
   head.scope = "row";
@@ -30,11 +30,11 @@ const bars = Array.from({ length: Math.min(model.classes.length, MOST_BARS) }, (
   return { row, head, meter, text: row.insertCell() };
 });
 
-// The classes' numbers, as many as there are bars: all in their order, or the most probable.
-function shown(probabilities) {
-  const every = model.classes.map((_, number) => number);
-  if (every.length <= bars.length || !probabilities) return every.slice(0, bars.length);
-  return every.sort((a, b) => probabilities[b] - probabilities[a]).slice(0, bars.length);
+// The numbers of the classes that have bars: all of them in order, or the most probable.
+function barClasses(probabilities) {
+  const all = model.classes.map((_, number) => number);
+  if (all.length <= bars.length || !probabilities) return all.slice(0, bars.length);
+  return all.sort((a, b) => probabilities[b] - probabilities[a]).slice(0, bars.length);
 }
 
 function redraw() {
@@ -52,69 +52,72 @@ function redraw() {
   for (const [first, ...others] of strokes) {
     context.beginPath();
     context.moveTo(first.x, first.y);
-    context.lineTo(first.x, first.y); // a dot, should nothing follow
+    context.lineTo(first.x, first.y); // a dot, if no other point follows
     for (const point of others) context.lineTo(point.x, point.y);
     context.stroke();
   }
   const empty = !strokes.length && !picture;
   const focused = document.activeElement;
   element("undo").disabled = element("clear").disabled = empty;
-  if (focused.disabled) element("upload").focus(); // else the keyboard would start from the top
+  if (focused.disabled) element("upload").focus(); // else Tab starts at the top of the page
 }
 
-function show(message, answer = null) {
-  const known = answer !== null && answer.class !== null;
+function show(message, prediction = null) {
+  const known = prediction !== null;
   element("result").textContent = message;
-  clearTimeout(announcement); // the answers follow the pen faster than they could be said
+  clearTimeout(announcement); // predictions come faster than they can be read aloud
   announcement = setTimeout(() => (element("announcement").textContent = message), 500);
-  element("class").textContent = known ? answer.class : "–";
-  element("class").className = known && answer.class.length > 2 ? "long" : "";
+  element("class").textContent = known ? prediction.class : "–";
+  element("class").className = known && prediction.class.length > 2 ? "long" : "";
   element("seen").hidden = !known;
-  if (known) element("seen").src = answer.seen;
-  shown(known ? answer.probabilities : null).forEach((number, place) => {
+  if (known) element("seen").src = prediction.seen;
+  barClasses(known ? prediction.probabilities : null).forEach((number, place) => {
     const { row, head, meter, text } = bars[place];
     const name = model.classes[number];
-    const probability = known ? answer.probabilities[number] : 0;
+    const probability = known ? prediction.probabilities[number] : 0;
     head.textContent = name;
     meter.setAttribute("aria-label", `Probability of ${name}`);
     meter.value = probability;
     text.textContent = known ? `${(100 * probability).toFixed(1)} %` : "–";
-    row.className = known && name === answer.class ? "best" : "";
+    row.className = known && name === prediction.class ? "best" : "";
   });
 }
 
-// Ask about what is wanted, and again for what was wanted meanwhile: one request at a time, and none
-// about what is already out of date.
-async function ask() {
+// Send one request at a time; of the drawings made meanwhile, send only the latest.
+async function send() {
   if (request) return;
-  while (wanted) {
-    const body = wanted();
-    wanted = null;
+  while (next) {
+    const body = next();
+    next = null;
     request = new AbortController();
-    await answer(body, request.signal);
+    await predict(body, request.signal);
   }
   request = null;
 }
 
-async function answer(body, signal) {
+async function predict(body, signal) {
   try {
     const response = await fetch("predict", { method: "POST", body, signal });
-    const found = await response.json();
-    if (signal.aborted) return;
     if (!response.ok) {
-      show(`Not read: ${found.error}.`);
-    } else if (found.class === null) {
+      const error = await response.text();
+      if (!signal.aborted) show(`Not read: ${error}.`);
+      return;
+    }
+    const prediction = await response.json();
+    if (signal.aborted) return;
+    if (prediction.class === null) {
       show(`Nothing found. ${invitation}`);
     } else {
-      const percent = (100 * found.probabilities[model.classes.indexOf(found.class)]).toFixed(1);
-      show(`This is ${found.class}, with ${percent}\u00a0% probability.`, found);
+      const probability = prediction.probabilities[model.classes.indexOf(prediction.class)];
+      const percent = (100 * probability).toFixed(1);
+      show(`This is ${prediction.class}, with ${percent}\u00a0% probability.`, prediction);
     }
   } catch (error) {
     if (error.name !== "AbortError") show("The server does not answer. Is it still running?");
   }
 }
 
-// The canvas as a PNG. At once: canvas.toBlob waits for an idle moment, up to a second.
+// The canvas as a PNG. canvas.toBlob would wait for an idle moment, up to a second.
 function drawing() {
   const [, base64] = canvas.toDataURL("image/png").split(",");
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -124,10 +127,10 @@ function changed() {
   version += 1;
   redraw();
   if (strokes.length || picture) {
-    wanted = drawing;
-    ask();
+    next = drawing;
+    send();
   } else {
-    wanted = null;
+    next = null;
     request?.abort();
     show(invitation);
   }
@@ -149,19 +152,19 @@ function undo() {
 
 async function upload(file) {
   clear();
-  const ours = version;
+  const before = version;
   let opened;
   try {
     opened = await createImageBitmap(file);
   } catch {
-    show("Not read: this file is no picture that the browser knows.");
+    show("Not read: the browser cannot open this file as a picture.");
     return;
   }
-  if (version !== ours) return; // something else was drawn or uploaded meanwhile
+  if (version !== before) return; // the user has drawn or uploaded something else
   picture = opened;
   redraw();
-  wanted = () => file; // itself, in its full size
-  ask();
+  next = () => file; // in its full size
+  send();
 }
 
 function point(event) {
@@ -196,7 +199,7 @@ element("clear").addEventListener("click", clear);
 element("upload").addEventListener("click", () => element("file").click());
 element("file").addEventListener("change", ({ target }) => {
   if (target.files.length) upload(target.files[0]);
-  target.value = ""; // the same file may be chosen again
+  target.value = ""; // choosing the same file again is a change, too
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") clear();
@@ -207,7 +210,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// A picture may be dropped anywhere on the page; else the browser would leave it for the picture.
+// Without these, the browser would leave the page and open the picture.
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();

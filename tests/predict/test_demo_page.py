@@ -1,0 +1,253 @@
+"""The demo's page in a real browser."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.predict.demo import page_of, serving
+from tests.predict.drawings import DRAWINGS, draw
+
+pytest_plugins = "tests.browser"
+
+
+@pytest.fixture(scope="module")
+def url(model_file: Path) -> Iterator[str]:
+    with serving(model_file) as url:
+        yield url
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    with page_of(browser, url, viewport={"width": 1280, "height": 800}) as page:
+        yield page
+
+
+def draw_by_mouse(page: Page, digit: int) -> None:
+    box = page.locator("#canvas").bounding_box()
+    for stroke in DRAWINGS[digit]:
+        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point, steps=3)
+        page.mouse.up()
+
+
+def canvas_content(page: Page) -> str:
+    return page.locator("#canvas").evaluate("canvas => canvas.toDataURL()")
+
+
+def expect_digit(page: Page, digit: int) -> None:
+    expect(page.locator("#result")).to_contain_text(f"This is {digit}, with ")
+    expect(page.locator("#class")).to_have_text(str(digit))
+    expect(page.locator("tr.best th")).to_have_text(str(digit))
+
+
+def expect_empty(page: Page) -> None:
+    expect(page.locator("#result")).to_have_text("Draw something, or drop a picture.")
+    expect(page.locator("#seen")).to_be_hidden()
+    expect(page.get_by_role("button", name="Clear")).to_be_disabled()
+
+
+def test_drawn_digits_are_recognised(page: Page):
+    for digit in DRAWINGS:
+        draw_by_mouse(page, digit)
+        expect_digit(page, digit)
+        expect(page.get_by_alt_text("What the network saw")).to_be_visible()
+        page.get_by_role("button", name="Clear").click()
+        expect_empty(page)
+
+
+def test_the_bars_show_the_probabilities(page: Page):
+    draw_by_mouse(page, 0)
+    expect_digit(page, 0)
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(10)
+    bars = rows.evaluate_all(
+        "all => all.map(row => [row.querySelector('meter').value, row.lastChild.textContent])"
+    )
+    assert sum(value for value, _ in bars) == pytest.approx(1, abs=1e-4)
+    assert [text for _, text in bars] == [f"{100 * value:.1f} %" for value, _ in bars]
+
+
+def test_a_change_is_sent_at_once(page: Page):
+    page.evaluate(
+        """() => {
+            window.events = [];
+            const fetch = window.fetch;
+            window.fetch = (...all) => { events.push("sent"); return fetch(...all); };
+            document.addEventListener("pointerdown", () => {
+                events.push("drawn");
+                setTimeout(() => events.push("later"));
+            }, { capture: true });
+        }"""
+    )
+    draw_by_mouse(page, 1)
+    expect_digit(page, 1)
+    assert page.evaluate("events.slice(0, 3)") == ["drawn", "sent", "later"]
+
+
+def test_undo_removes_the_last_stroke(page: Page):
+    draw_by_mouse(page, 1)
+    expect_digit(page, 1)
+    before = canvas_content(page)
+    draw_by_mouse(page, 0)
+    page.get_by_role("button", name="Undo").click()
+    expect_digit(page, 1)
+    assert canvas_content(page) == before
+    page.get_by_role("button", name="Undo").click()
+    expect_empty(page)
+
+
+def test_the_keyboard_does_everything_but_drawing(page: Page):
+    # Chromium needs longer than a key press to hand the dialog over, so listen from the start.
+    page.on("filechooser", lambda _: None)
+    draw_by_mouse(page, 7)
+    draw_by_mouse(page, 0)
+    page.keyboard.press("Control+z")
+    expect_digit(page, 7)
+    page.keyboard.press("Escape")
+    expect_empty(page)
+    draw_by_mouse(page, 7)
+    for name in ("undo", "clear", "upload"):
+        page.keyboard.press("Tab")
+        expect(page.locator(f"#{name}")).to_be_focused()
+        expect(page.locator(f"#{name}")).to_have_css("outline-style", "solid")
+    page.locator("#clear").press("Enter")
+    expect_empty(page)
+    expect(page.locator("#upload")).to_be_focused()
+    with page.expect_file_chooser():
+        page.keyboard.press("Enter")
+
+
+def test_a_screen_reader_announces_a_prediction_once(page: Page):
+    """It would never finish a sentence if each movement of the pen were announced."""
+    page.evaluate(
+        """() => {
+            window.announced = [];
+            new MutationObserver(() => announced.push(announcement.textContent))
+                .observe(announcement, { childList: true });
+        }"""
+    )
+    draw_by_mouse(page, 3)
+    expect(page.get_by_role("status")).to_contain_text("This is 3, with ")
+    announced = page.evaluate("announced")
+    assert announced[-1] == page.locator("#result").text_content()
+    assert len(announced) < page.evaluate("performance.getEntriesByType('resource').length") / 3
+
+
+def test_a_stroke_ends_outside_the_canvas(page: Page):
+    box = page.locator("#canvas").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 2 * box["width"], middle)
+    page.mouse.up()
+    before = canvas_content(page)
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 4, steps=3)
+    assert canvas_content(page) == before
+
+
+def test_a_finger_draws(browser: Browser, url: str):
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with page_of(browser, url, **phone) as page:
+        box = page.locator("#canvas").bounding_box()
+        session = page.context.new_cdp_session(page)
+
+        def touch(kind: str, *points: tuple[float, float]) -> None:
+            places = [
+                {"x": box["x"] + x * box["width"], "y": box["y"] + y * box["height"]}
+                for x, y in points
+            ]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": places})
+
+        touch("touchStart", (0.1, 0.1))
+        touch("touchCancel")  # by the system, for a call or a gesture
+        page.get_by_role("button", name="Undo").tap()
+        expect_empty(page)
+        for first, *others in DRAWINGS[3]:
+            touch("touchStart", first)
+            for point in others:
+                touch("touchMove", point)
+            touch("touchEnd")
+        expect_digit(page, 3)
+        assert page.evaluate("scrollY") == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_a_file_is_uploaded(page: Page, tmp_path: Path):
+    for digit in (2, 5):
+        draw(digit).save(tmp_path / f"{digit}.png")
+        page.locator("#file").set_input_files(tmp_path / f"{digit}.png")
+        expect_digit(page, digit)
+    (tmp_path / "text.png").write_text("text")
+    page.locator("#file").set_input_files(tmp_path / "text.png")
+    expect(page.locator("#result")).to_contain_text("cannot open this file as a picture")
+
+
+def test_the_page_shows_the_servers_error(browser: Browser, url: str, tmp_path: Path):
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png")  # 12 MB
+    with browser.new_page() as page:  # whose console logs the failed request
+        page.goto(url)
+        expect(page.locator("#result")).not_to_be_empty()
+        page.locator("#file").set_input_files(tmp_path / "large.png")
+        expect(page.locator("#result")).to_have_text("Not read: Content Too Large.")
+
+
+def test_a_late_response_never_replaces_a_newer_one(page: Page):
+    held = []
+
+    def hold_the_first(route):
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/predict", hold_the_first)
+    with page.expect_request("**/predict"):
+        draw_by_mouse(page, 1)
+    page.keyboard.press("Escape")
+    draw_by_mouse(page, 0)
+    expect_digit(page, 0)
+    held[0].fulfill(body=json.dumps({"class": "1", "probabilities": [0.1] * 10, "seen": "data:,"}))
+    page.wait_for_timeout(200)
+    expect_digit(page, 0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(390, 844), (1280, 800)], ids=["phone", "desktop"])
+def test_the_page_fits_the_screen_with_enough_contrast(
+    browser: Browser, url: str, scheme: str, size: tuple[int, int]
+):
+    viewport = {"width": size[0], "height": size[1]}
+    with page_of(browser, url, viewport=viewport, color_scheme=scheme) as page:
+        draw_by_mouse(page, 3)
+        expect_digit(page, 3)
+        assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+        for selector in ("body", ".answer", "button:enabled >> nth=0", "caption", "tr.best td"):
+            assert contrast(page, selector) >= 4.5  # WCAG 2.2, level AA
+
+
+def contrast(page: Page, selector: str) -> float:
+    """Return the contrast of an element's text to its background, as WCAG 2.2 defines it."""
+    colours = page.locator(selector).first.evaluate(
+        """element => {
+            const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+            let behind = element;
+            while (numbers(getComputedStyle(behind).backgroundColor)[3] === 0) {
+                behind = behind.parentElement;
+            }
+            return [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]
+                .map((colour) => numbers(colour).slice(0, 3));
+        }"""
+    )
+    scaled = np.array(colours) / 255
+    linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
+    darker, lighter = sorted(linear @ (0.2126, 0.7152, 0.0722))
+    return (lighter + 0.05) / (darker + 0.05)
