@@ -1,226 +1,141 @@
-"""`make doctor`: find what a crash or a bad disk has left, and mend it where FIX=1 asks for it.
+"""`make doctor`: find what a crash or a bad disk has left, and repair it on request (FIX=1).
 
-DVC's own commands cannot be taught other messages, so what they stumble over is looked for here: a
-broken dvc.lock, a lock of a process that is gone, a stage that outlived its `dvc repro`, temporary
-files, files of the last run, in the cache or in the workspace, that are not what dvc.lock says, and a
-site cache of DVC's that others may enter.
+It checks what DVC cannot repair itself: a broken dvc.lock, locks of processes that have ended,
+temporary files of killed stages, and files, in DVC's cache or in the workspace, whose checksum is not
+the one in dvc.lock.
 """
 
 import argparse
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shlex
-import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from filecmp import cmp
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from dvc.exceptions import DvcException
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.rwlock import SCHEMA
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from dvc.utils.serialize import parse_yaml
+from voluptuous import Invalid
 
 LOCK = Path("dvc.lock")
-BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # where a broken one is kept
+BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # a copy of the broken file
 RWLOCK = Path(".dvc/tmp/rwlock")
-WRITTEN = ("data/prepared", "models", "metrics")
+OUTPUT_FOLDERS = ("data/prepared", "models", "metrics")
 CONFLICT = re.compile(rb"^(<<<<<<<|[|]{7}|=======|>>>>>>>)", re.MULTILINE)  # Git's marks
-SITE_CACHE = "core.site_cache_dir"
 BUSY = "works in this folder; try again when it has ended"
 
 
 class Fault(NamedTuple):
-    what: str
-    commands: list[str]  # that mend it
-    by_hand: bool = False  # only to be told: somebody has to decide
+    description: str
+    commands: list[str]  # that repair it
+    by_hand: bool = False  # the user decides whether to run them
 
 
 def broken_lock() -> Iterator[Fault]:
-    """Look whether DVC can read dvc.lock; DVC does not write it whole or not at all."""
+    """Check that DVC can read dvc.lock. A killed DVC leaves it cut off."""
     if not LOCK.exists():
         return
     content = LOCK.read_bytes()
     if CONFLICT.search(content):
         merging = subprocess.check_output(["git", "ls-files", "--unmerged", "--", LOCK])
-        commands = ["git checkout --ours -- dvc.lock metrics"] if merging else [f"rm {LOCK}"]
-        what = f"{LOCK}: a merge has left both sides in it"
-        yield Fault(what, [*commands, "dvc repro"], by_hand=True)
+        command = "git checkout --ours -- dvc.lock metrics" if merging else f"rm {LOCK}"
+        description = f"{LOCK}: a merge has left both sides in it"
+        yield Fault(description, [command, "dvc repro"], by_hand=True)
     elif reason := why_unreadable(content):
-        committed = subprocess.run(
-            ["git", "show", f"HEAD:./{LOCK}"], capture_output=True, check=False
-        )
+        show = ["git", "show", f"HEAD:./{LOCK}"]
+        committed = subprocess.run(show, capture_output=True, check=False)
         commands = [f"mv {LOCK} {BROKEN}"]
         if committed.returncode == 0 and not why_unreadable(committed.stdout):
-            commands.append(f"git show HEAD:./{LOCK} > {LOCK}")
-        what = f"{LOCK}: broken ({reason}); the runs since the last commit run again"
-        yield Fault(what, commands)
+            commands.append(f"{shlex.join(show)} > {LOCK}")
+        description = f"{LOCK}: broken ({reason}); the runs since the last commit run again"
+        yield Fault(description, commands)
 
 
 def why_unreadable(content: bytes) -> str:
-    """Return in one line why DVC cannot read such a dvc.lock; nothing if it can."""
+    """Return why DVC cannot read such a dvc.lock, in one line; an empty string if it can."""
     try:
         parse_lock(content)
-    except Exception as error:  # of YAML, of the characters, of DVC's schema
+    except Exception as error:  # of the YAML parser, of the encoding, of DVC's schema
         return next(iter(str(error.__cause__ or error).splitlines()), "") or type(error).__name__
     return ""
 
 
 def parse_lock(content: bytes) -> dict:
-    """Return what a dvc.lock holds, read as DVC reads it; its errors are of many kinds."""
-    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from dvc.utils.serialize import parse_yaml
-
     return COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), LOCK))
 
 
 def stale_rwlock() -> Iterator[Fault]:
-    """Look for a lock of DVC's whose processes are gone; DVC removes some of them itself."""
-    holders = rwlock_holders()
-    if holders is None:
-        yield Fault(f"{RWLOCK}: broken: DVC says `JSON structure is corrupted`", [f"rm {RWLOCK}"])
-    elif holders:  # none is at work: see `who_works`
-        numbers = ", ".join(map(str, sorted(holders)))
-        yield Fault(f"{RWLOCK}: held by processes that have ended ({numbers})", [f"rm {RWLOCK}"])
-
-
-def rwlock_holders() -> dict[int, str] | None:
-    """Return the processes that DVC's lock of files names, and their commands; None if it is broken."""
+    """Check DVC's list of the files that its processes use; exit if one of them is running."""
     try:
-        content = json.loads(RWLOCK.read_text())
-        holders = list(content.get("write", {}).values())
-        holders += [info for infos in content.get("read", {}).values() for info in infos]
-        return {int(info["pid"]): str(info["cmd"]) for info in holders}
+        locked = SCHEMA(json.loads(RWLOCK.read_text()))
     except FileNotFoundError:
-        return {}
-    except (ValueError, TypeError, AttributeError, KeyError):
-        return None
-
-
-def who_works() -> str:
-    """Return the command and the process of a `dvc` that is at work in this folder, if there is one."""
-    for pid, command in (rwlock_holders() or {}).items():
-        try:
-            # A later process may have the number of one that is gone.
-            if psutil.Process(pid).create_time() <= RWLOCK.stat().st_mtime:
-                return f"`{command}`, process {pid},"
-        except (psutil.NoSuchProcess, FileNotFoundError):
-            continue
-    return ""
-
-
-def running_stages() -> Iterator[Fault]:
-    """Look for stages that still run; `dvc repro` waits for them."""
-    if not is_stage_running():
         return
-    here = str(Path.cwd())
-    found = {
-        str(process.pid): part.removeprefix("stages.")
-        for process in psutil.process_iter(["cmdline", "cwd"])
-        if process.info["cwd"] == here
-        for part in process.info["cmdline"] or ()
-        if re.fullmatch(r"stages\.[a-z]+", part)
-    }
-    names, pids = " and ".join(sorted(set(found.values()))), " or ".join(found)
-    yield Fault(
-        f"{names or 'a stage'} still runs, in process {pids or 'of another user'}; the next run waits "
-        "for it",
-        [f"kill {' '.join(found)}"] if found else [],
-        by_hand=True,
-    )
+    except (ValueError, Invalid):
+        yield Fault(f"{RWLOCK}: broken: `JSON structure is corrupted`", [f"rm {RWLOCK}"])
+        return
+    holders = {info["pid"]: info["cmd"] for info in chain(*locked["read"].values())}
+    holders |= {info["pid"]: info["cmd"] for info in locked["write"].values()}
+    for pid, command in holders.items():
+        if is_running(pid, RWLOCK):
+            sys.exit(f"`{command}`, process {pid}, {BUSY}")
+    if holders:
+        ended = ", ".join(map(str, sorted(holders)))
+        yield Fault(f"{RWLOCK}: held by processes that have ended ({ended})", [f"rm {RWLOCK}"])
 
 
-def is_stage_running() -> bool:
-    """Say whether a process holds the lock of the frame around the stages."""
-    folder = os.open("stages", os.O_RDONLY)
+def is_running(pid: int, file: Path) -> bool:
+    """Whether the process that wrote a file runs: no zombie, and no later process of that number."""
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without locks
+        process = psutil.Process(pid)
+        return process.create_time() <= file.stat().st_mtime and process.status() != "zombie"
+    except psutil.NoSuchProcess:
         return False
-    finally:
-        os.close(folder)
-    return False
 
 
 def leftovers() -> Iterator[Fault]:
-    """Look for temporary files that killed stages have left: .NAME.PROCESS.tmp."""
-    if is_stage_running():
-        return
-    found = [
+    """Find temporary files of killed stages: .NAME.PID.tmp."""
+    files = [
         str(path)
-        for folder in WRITTEN
+        for folder in OUTPUT_FOLDERS
         for path in sorted(Path(folder).glob(".*.tmp"))
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name) and path.is_file()
+        if (match := re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)) and path.is_file()
+        if not is_running(int(match[1]), path)
     ]
-    if found:
-        commands = [shlex.join(["rm", "-f", *found])]
-        yield Fault(f"{len(found)} temporary files of stages that were killed", commands)
+    if files:
+        yield Fault(f"{len(files)} temporary files of killed stages", [shlex.join(["rm", *files])])
 
 
-def damaged() -> Iterator[Fault]:
-    """Compare the files of the last run with the checksums in dvc.lock, in DVC's cache and here.
+def damaged(cache: Path) -> Iterator[Fault]:
+    """Compare the last run's files, in the cache and in the workspace, with the checksums in dvc.lock.
 
-    A file here is removed only if it is a copy of a damaged one in the cache: any other may be
-    somebody's work.
+    A file in the workspace is removed only if it equals a damaged object: any other may be someone's
+    work.
     """
-    if is_stage_running():
-        return
-    try:
-        stages = parse_lock(LOCK.read_bytes())["stages"].values()
-    except Exception:  # it is missing, or `broken_lock` has told of it
-        return
-    cache = Path(ask_dvc("cache", "dir"), "files", "md5")
-    for out in (out for stage in stages for out in stage.get("outs", [])):
+    content = LOCK.read_bytes() if LOCK.exists() else b""
+    stages = {} if why_unreadable(content) else parse_lock(content).get("stages", {})
+    for out in (out for stage in stages.values() for out in stage.get("outs", [])):
         path, digest = Path(out["path"]), out["md5"].removesuffix(".dir")
         stored = cache / digest[:2] / out["md5"][2:]
-        # As large as it should be: else it was changed, which DVC sees, too.
-        suspect = path.is_file() and path.stat().st_size == out["size"] and md5(path) != digest
+        # DVC notices a change of the size itself.
+        changed = path.is_file() and path.stat().st_size == out["size"] and md5(path) != digest
         if stored.is_file() and md5(stored) != digest:
-            bad = [str(stored)] + ([str(path)] if suspect and cmp(stored, path, False) else [])
-            what = f"{path}: not what {LOCK} says: {' and '.join(bad)}"
-            yield Fault(what, [shlex.join(["rm", "-f", *bad])])
-        elif suspect:
-            yield Fault(
-                f"{path}: changed since the last `dvc repro`, by a bad disk if by nobody else",
-                [shlex.join(["rm", str(path)]), shlex.join(["dvc", "checkout", str(path)])],
-                by_hand=True,
-            )
-
-
-def open_site_cache() -> Iterator[Fault]:
-    """Look whether anybody else may enter the site cache that tools/site_cache.sh has made.
-
-    DVC runs what the pickles in it say (SECURITY.md), so one that was open is made anew. A missing one
-    DVC would make for everybody. A place that the user has set is the user's.
-    """
-    place, make = ask_dvc("config", SITE_CACHE), "sh tools/site_cache.sh"
-    if not place and not os.environ.get("DVC_SITE_CACHE_DIR"):
-        yield Fault(f"{SITE_CACHE}: not set; every user may change what DVC believes there", [make])
-    if not place.endswith(("/.dvc/site-cache", "/dvc-image-pipeline/site-cache")):
-        return
-    try:
-        found = Path(place).lstat()
-    except FileNotFoundError:
-        yield Fault(f"{place}: missing; DVC would make it for every user", [make])
-        return
-    mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid != os.geteuid() or mode & 0o077:
-        yield Fault(
-            f"{place}: of user {found.st_uid}, mode {mode:o}; only you may enter it (SECURITY.md)",
-            [shlex.join(["rm", "-rf", place]), make],
-            by_hand=os.geteuid() not in (0, found.st_uid),
-        )
-
-
-def ask_dvc(*arguments: str) -> str:
-    answer = subprocess.run(["dvc", *arguments], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        sys.exit(f"error: `{shlex.join(['dvc', *arguments])}` fails: {answer.stderr.strip()}")
-    return answer.stdout.strip()
+            bad = [str(stored)] + ([str(path)] if changed and cmp(stored, path, False) else [])
+            description = f"{path}: not what {LOCK} says: {' and '.join(bad)}"
+            yield Fault(description, [shlex.join(["rm", "-f", *bad])])
+        elif changed:
+            commands = [shlex.join(["rm", str(path)]), shlex.join(["dvc", "checkout", str(path)])]
+            yield Fault(f"{path}: changed since the last run, or damaged", commands, by_hand=True)
 
 
 def md5(path: Path) -> str:
@@ -228,45 +143,42 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
+def find(cache: Path | None) -> Iterator[Fault]:
+    """Yield all faults; without a cache, only those that need no checksums."""
+    yield from stale_rwlock()
+    yield from broken_lock()
+    yield from leftovers()
+    if cache:
+        yield from damaged(cache)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--fix", action="store_true", help="run the commands, too")
-    parser.add_argument("--quick", action="store_true", help="do not compare checksums")
-    arguments = parser.parse_args()
-    checks = [broken_lock, stale_rwlock, running_stages, leftovers]
-    if not arguments.quick:
-        checks += [damaged, open_site_cache]
-
-    from dvc.lock import LockError, make_lock
-
-    RWLOCK.parent.mkdir(exist_ok=True)
+    parser.add_argument("--quick", action="store_true", help="compare no checksums")
+    options = parser.parse_args()
+    count = remaining = 0
     try:
-        # As each `dvc` does while it reads or writes its files; not while a stage runs.
-        with make_lock(f"{RWLOCK.parent}/lock", friendly=True):
-            if worker := who_works():
-                sys.exit(f"{worker} {BUSY}")
-            left = look(checks, arguments.fix, quiet=arguments.quick)
+        repo = Repo()
+        # Each `dvc` holds this lock while it reads or writes its files, but not while a stage runs.
+        with repo.lock:
+            for fault in find(None if options.quick else Path(repo.cache.local.path)):
+                print(fault.description, flush=True)
+                fixing = options.fix and not fault.by_hand
+                for command in fault.commands:
+                    print(f"    {command}", flush=True)
+                    fixing = fixing and os.system(command) == 0
+                count += 1
+                remaining += not fixing
     except LockError:
-        sys.exit(f"another `dvc` {BUSY}")
-    sys.exit(1 if left and not arguments.quick else 0)
-
-
-def look(checks: list[Callable[[], Iterator[Fault]]], mend: bool, quiet: bool) -> int:
-    """Print what the checks find, and mend it if asked to; return how many faults are left."""
-    found = left = 0
-    for fault in (fault for check in checks for fault in check()):
-        print(fault.what, flush=True)
-        mending = mend and not fault.by_hand
-        for command in fault.commands:
-            print(f"    {command}", flush=True)
-            if mending and subprocess.run(command, shell=True, check=False).returncode:
-                mending = False
-        found += 1
-        left += not mending
-    if not quiet:
-        ending = "Then run `dvc repro`." if left else "Mended; now run `dvc repro`."
-        print(ending if found else "Nothing is wrong.")
-    return left
+        hint = f"; or, if none is running: rm {RWLOCK.parent}/lock"
+        sys.exit(f"another `dvc` {BUSY}{hint if repo.config['core'].get('hardlink_lock') else ''}")
+    except DvcException as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    if not options.quick:
+        ending = "Then run `dvc repro`." if remaining else "Repaired; now run `dvc repro`."
+        print(ending if count else "Nothing is wrong.")
+        sys.exit(1 if remaining else 0)
 
 
 if __name__ == "__main__":

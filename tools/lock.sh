@@ -1,20 +1,20 @@
 #!/bin/sh
-# Write the lock files anew: each pin with the SHA-256 of all files that PyPI has of that version.
+# Write the lock files: each pin with the SHA-256 of all files that PyPI has of that version.
 #
-# The pins are complete and exact, so nothing is resolved. uv reads none of the user's settings here, so
-# that the name of a private index gets into no lock file.
+# The pins are complete and exact, so nothing is resolved. uv reads none of the user's settings, so that
+# the name of a private index gets into no lock file.
 set -eu
 
-lock() { # its name, what it is made of
+lock() { # its name, and the requirements files that it locks
   name=$1
   shift
   cat << END > "$name.tmp"
 # The pins of $(echo "$*" | sed 's/ / and /'),
-# each with the SHA-256 of all its files on PyPI. No stage depends on this file, and \`make lock\` makes it
-# anew. How to install by it: docs/supply-chain.md
+# each with the SHA-256 of all its files on PyPI. No stage depends on this file; \`make lock\` writes it.
+# How to install by it: docs/supply-chain.md
 #
 # torch and torchvision are in no lock file: each version has two builds, PyPI's with CUDA (and some
-# gigabytes of NVIDIA's packages), and one without on PyTorch's own index. Which one is your choice.
+# gigabytes of NVIDIA's packages), and one without on PyTorch's own index. You choose one.
 
 END
   cat "$@" | grep -Ev '^(-r|torch==|torchvision==)' |

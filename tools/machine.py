@@ -1,17 +1,19 @@
-"""What a measurement, or a report of other bytes, should say of the machine."""
+"""The description of the machine in a measurement or a bug report.
 
+It imports nothing of `stages`, which would set how other programs compute: `make bench` measures some.
+"""
+
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
-
-from stages.common.processes import usable_cores
 
 PACKAGES = ("torch", "numpy", "scikit-learn", "onnx", "onnxruntime", "dvc")
 INSTRUCTIONS = ("sse4_2", "fma", "avx2", "avx_vnni", "avx512", "amx_", "asimd", "sve")
 
 
 def machine() -> dict[str, str | int]:
-    """Return the processor, what it can do, the system and the packages, by their names."""
+    """Return the processor and its instructions, the system, and the versions of packages, by name."""
     model, flags = platform.processor(), ""
     if Path("/proc/cpuinfo").exists():
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
@@ -21,8 +23,15 @@ def machine() -> dict[str, str | int]:
     return {
         "cpu": model,
         "instructions": " ".join(flag for flag in flags.split() if flag.startswith(INSTRUCTIONS)),
-        "cores": usable_cores(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()} {' '.join(platform.libc_ver())}".strip(),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }
+
+
+if __name__ == "__main__":
+    for name, value in machine().items():
+        print(f"{name}: {value}")

@@ -1,28 +1,25 @@
 """Draw DVC's plots on one page that needs neither a network nor JavaScript.
 
-python tools/plots.py                  # the workspace
-python tools/plots.py main             # the workspace beside main
-python tools/plots.py --png pictures   # each chart as a picture, too
+python -m tools.plots                  # the workspace
+python -m tools.plots main             # the workspace beside main
+python -m tools.plots --png pictures   # also each chart as a PNG file
 """
 
 import argparse
 import base64
-import io
+import json
 import mimetypes
 import re
+import subprocess
 import sys
 import webbrowser
-from contextlib import redirect_stderr
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import vl_convert
-from dvc.exceptions import DvcException
-from dvc.render.match import match_defs_renderers
-from dvc.repo import Repo
-from dvc_render.base import Renderer
-from dvc_render.exceptions import DvcRenderError
+import yaml
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -49,63 +46,56 @@ svg, img {{ display: block; width: 100%; max-width: 28rem; height: auto }}
 </body>
 </html>
 """
-VEGA_LITE = "5.8"  # of those in vl_convert the nearest to what the page of `dvc plots show` loads
-LETTERS = {"labelFontSize": 13, "titleFontSize": 13, "titleFontWeight": "normal"}
+VEGA_LITE = "5.8"  # of the versions in vl_convert, the nearest to that of `dvc plots show`
+FONT = {"labelFontSize": 13, "titleFontSize": 13, "titleFontWeight": "normal"}
 
 
-class Chart(NamedTuple):
-    """A plot of dvc.yaml: a Vega-Lite specification, or one picture of each revision in base64."""
-
-    name: str
-    title: str
-    specification: dict[str, Any]
-    pictures: dict[str, str]
+Plots = dict[str, list[dict[str, Any]]]  # by file: a Vega-Lite chart, or an image for each revision
 
 
-def read_charts(revisions: list[str]) -> list[Chart]:
-    """Collect what DVC plots of the revisions, in the order of dvc.yaml.
+def read_plots(revisions: list[str], folder: str) -> Plots:
+    """Read DVC's plots of the revisions, in the order of dvc.yaml; their images go into the folder.
 
     Raises:
-        ValueError: there is no such revision, or nothing to plot.
+        ValueError: DVC cannot read a revision or a template, or there is nothing to plot.
     """
-    try:
-        # DVC warns there of each file that it misses; what matters is said below.
-        with Repo() as repo, redirect_stderr(io.StringIO()):
-            data = repo.plots.show(revs=revisions)
-            for content in data.values():
-                if error := content["definitions"].get("error"):
-                    raise error
-            found = match_defs_renderers(data, templates_dir=repo.plots.templates_dir)
-            charts = [_chart(one.renderer) for one in found if one.renderer.datapoints]
-    except (DvcException, DvcRenderError, OSError) as error:
-        raise ValueError(str(error)) from None
-    if not charts:
+    several = ["diff", *revisions] if len(revisions) > 1 else ["show"]
+    command = ["dvc", "plots", *several, "--json", "--out", folder]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise ValueError(result.stderr.removeprefix("ERROR: ").partition("\n\n")[0])
+    output = json.loads(result.stdout)
+    errors = output.get("errors", [])
+    for error in errors:
+        if "name" not in error:  # not of one chart: dvc.yaml cannot be read
+            raise ValueError(error["msg"])
+    plots = {file: drawn for file, drawn in output.get("data", {}).items() if drawn}
+    if not plots:
         raise ValueError("there is nothing to plot yet: run `dvc repro`")
-    for one in found:
-        for revision in one.source_errors | one.definition_errors:
-            print(f"warning: no {one.renderer.name} of {revision}", file=sys.stderr)
-    return charts
+    for error in errors:
+        print(f"warning: no {error['name']} of {error['rev']}", file=sys.stderr)
+    return plots
 
 
-def _chart(renderer: Renderer) -> Chart:
-    title = renderer.properties["title"]
-    if renderer.TYPE == "vega":
-        return Chart(renderer.name, title, renderer.get_filled_template(), {})
-    pictures = {one["rev"]: one["src"].partition(",")[2] for one in renderer.datapoints}
-    return Chart(renderer.name, title, {}, pictures)
+def read_titles() -> dict[str, str]:
+    """Return the title of each file that dvc.yaml plots; DVC's JSON has none for images."""
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"].values()
+    plots = [plot for stage in stages for plot in stage.get("plots", []) if isinstance(plot, dict)]
+    options = {file: options for plot in plots for file, options in plot.items()}
+    return {file: each.get("title", file) for file, each in options.items()}
 
 
 def style(several: bool) -> dict[str, Any]:
-    """Return Vega-Lite's settings for charts that stay readable on a phone.
+    """Return Vega-Lite's settings for charts that are readable on a phone.
 
-    Where there is one revision only, nothing has to tell its name.
+    A chart of one revision has no legend for it.
     """
     return {
         "font": "Liberation Sans, Arial, Helvetica, sans-serif",  # all of the same widths
-        "axis": LETTERS,
+        "axis": FONT,
         "text": {"fontSize": 12},
         "header": {"labelFontSize": 13},
-        "legend": LETTERS
+        "legend": FONT
         | {
             "columns": 1,
             "disable": not several,
@@ -116,65 +106,67 @@ def style(several: bool) -> dict[str, Any]:
     }
 
 
-def to_page(charts: list[Chart], revisions: list[str]) -> str:
-    """Write the charts as one HTML page."""
-    several = len(revisions) > 1
+def to_page(plots: Plots, revisions: list[str]) -> str:
+    """Return the plots as one HTML page."""
+    several, titles = len(revisions) > 1, read_titles()
     sections = []
-    for chart in charts:
-        if chart.specification:
-            titleless = chart.specification | {"title": None}
-            body = vl_convert.vegalite_to_svg(titleless, VEGA_LITE, style(several))
-        else:
-            kind = mimetypes.guess_type(chart.name)[0]
-            body = "\n".join(
-                f'<figure><img alt="{escape(chart.title)}" src="data:{kind};base64,{picture}">'
-                f"<figcaption>{escape(revision) if several else ''}</figcaption></figure>"
-                for revision, picture in chart.pictures.items()
-            )
-        sections.append(f"<section>\n<h2>{escape(chart.title)}</h2>\n{body}\n</section>")
-    title = "Plots: " + ", ".join(revisions)
-    return PAGE.format(title=escape(title), charts="\n".join(sections))
+    for file, drawn in plots.items():
+        title = escape(titles.get(file, file))
+        body = ""
+        for plot in drawn:
+            if plot["type"] == "vega":
+                untitled = plot["content"] | {"title": None}
+                body += vl_convert.vegalite_to_svg(untitled, VEGA_LITE, style(several))
+            else:
+                image = base64.b64encode(Path(plot["url"]).read_bytes()).decode()
+                source = f"data:{mimetypes.guess_type(file)[0]};base64,{image}"
+                caption = escape(plot["revisions"][0]) if several else ""
+                body += f'<figure><img alt="{title}" src="{source}">'
+                body += f"<figcaption>{caption}</figcaption></figure>\n"
+        sections.append(f"<section>\n<h2>{title}</h2>\n{body}\n</section>")
+    heading = escape("Plots: " + ", ".join(revisions))
+    return PAGE.format(title=heading, charts="\n".join(sections))
 
 
-def write_pictures(charts: list[Chart], revisions: list[str], folder: Path) -> None:
-    """Write each chart as a PNG that is named like the file it shows."""
+def write_images(plots: Plots, revisions: list[str], folder: Path) -> None:
+    """Write each plot as a PNG file that is named like the file it shows."""
     folder.mkdir(parents=True, exist_ok=True)
     several = len(revisions) > 1
-    for chart in charts:
-        path = folder / f"{Path(chart.name).stem}.png"
-        if chart.specification:
-            path.write_bytes(
-                vl_convert.vegalite_to_png(
-                    chart.specification, VEGA_LITE, scale=2, config=style(several)
-                )
-            )
-        for revision, picture in chart.pictures.items():
-            suffix = "-" + re.sub(r"[^\w.]", "-", revision) if several else ""
-            path.with_stem(path.stem + suffix).write_bytes(base64.b64decode(picture))
+    for file, drawn in plots.items():
+        for plot in drawn:
+            if plot["type"] == "vega":
+                chart, config = plot["content"], style(several)
+                name = Path(file).stem
+                image = vl_convert.vegalite_to_png(chart, VEGA_LITE, scale=2, config=config)
+            else:
+                revision = "-" + re.sub(r"[^\w.]", "-", plot["revisions"][0])
+                name = Path(file).stem + (revision if several else "")
+                image = Path(plot["url"]).read_bytes()
+            (folder / f"{name}.png").write_bytes(image)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("revisions", nargs="*", metavar="REV", help="compare the workspace with it")
     parser.add_argument("--out", type=Path, default=Path("dvc_plots"), help="folder of the page")
-    parser.add_argument("--png", type=Path, metavar="FOLDER", help="write pictures there, too")
+    parser.add_argument("--png", type=Path, metavar="FOLDER", help="also write PNG files there")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     options = parser.parse_args()
     revisions = list(dict.fromkeys(["workspace", *options.revisions]))
     page = options.out.absolute() / "index.html"
     try:
-        charts = read_charts(revisions)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(to_page(charts, revisions), encoding="utf-8")
-        if options.png:
-            write_pictures(charts, revisions, options.png)
+        with TemporaryDirectory() as folder:
+            plots = read_plots(revisions, folder)
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(to_page(plots, revisions), encoding="utf-8")
+            if options.png:
+                write_images(plots, revisions, options.png)
     except (OSError, ValueError) as error:
         parser.exit(2, f"error: {' '.join(str(error).split())}\n")
     print(page.as_uri())
     if options.open:
         webbrowser.open(page.as_uri())
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,17 +1,17 @@
 #!/bin/sh
-# `make run`: reproduce the pipeline or, where its data cannot be had, run it on the embedded digits.
+# `make run`: reproduce the pipeline; on the embedded digits if its data cannot be downloaded.
 set -u
-. tools/alone.sh
-alone 'make run' .dvc
+. tools/folder_lock.sh
+lock_folder 'make run' .dvc
+
+python -m tools.check || exit
+python -m tools.doctor --quick --fix || exit
 
 dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml; }
 wanted=$(dataset)
-
-python -m tools.doctor --quick --fix || exit
-
 prepared() { dvc status --quiet prepare 2> /dev/null; }
 
-# Prepared data that is here, or in DVC's cache, needs no source.
+# Prepared data in the workspace or in DVC's cache needs no source.
 if prepared || { dvc checkout prepare > /dev/null 2>&1 && prepared; }; then
   echo 'The prepared data is up to date; nothing needs to be downloaded.'
 else
@@ -23,7 +23,7 @@ else
   esac
 fi
 if [ -n "${fall_back:-}" ]; then
-  echo "!!! $wanted could not be had, so the pipeline runs on the embedded digits."
+  echo "!!! $wanted could not be downloaded, so the pipeline runs on the embedded digits."
   cp params.yaml .dvc/tmp/params.yaml
   dvc exp run -S prepare.dataset=digits || {
     mv .dvc/tmp/params.yaml params.yaml

@@ -14,7 +14,7 @@ def working_tree_files() -> list[str]:
 
 
 def copy_working_tree(folder: Path, without: tuple[str, ...] = ()) -> None:
-    """Copy the files that Git tracks or would track, but for those named, and commit them there."""
+    """Copy the files that Git tracks or would track, except `without`, and commit them there."""
     for name in working_tree_files():
         if name not in without:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

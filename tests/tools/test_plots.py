@@ -1,6 +1,5 @@
-"""tools/plots.py: its page in a browser that is offline, its pictures and its messages."""
+"""The page of `make plots` in a browser without a network, its PNG files and its messages."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,7 +32,7 @@ TEXTS = """all => all.map(svg => {
     size: scale * parseFloat(getComputedStyle(text).fontSize),
     ...text.getBoundingClientRect().toJSON()}))};
 })"""
-# How many shapes of data each SVG shows: lines, points, bars and cells with an area of their own.
+# How many data marks each SVG shows: lines, points, bars and cells of a visible size.
 SHAPES = """all => all.map(svg => [...svg.querySelectorAll(".role-mark path")].filter(path => {
   const {width, height} = path.getBoundingClientRect();
   return width + height > 2;
@@ -44,7 +43,7 @@ Open = Callable[[Path, int], Page]
 
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
-    """Open a page without a network, in a window of a width; nothing else may be asked for."""
+    """Open a page without a network, in a window of a given width. It may request nothing else."""
     context = browser.new_context(offline=True)
     requests = []
     context.on("request", lambda request: requests.append(request.url))
@@ -69,13 +68,13 @@ def page_of_one(on_digits: tuple[Project, str], tmp_path_factory: pytest.TempPat
 
 def make_page(project: Project, folder: Path, *arguments: str) -> Path:
     path = folder / "index.html"
-    printed = project.run("python", "tools/plots.py", *arguments, "--out", str(folder))
+    printed = project.run("python", "-m", "tools.plots", *arguments, "--out", str(folder))
     assert printed == f"{path.as_uri()}\n"
     return path
 
 
 def assert_readable(page: Page, smallest: float) -> None:
-    """Nothing is cut off, lies over another text or is too small, and nothing scrolls sideways."""
+    """Assert that no text is cut off, overlapped or too small, and that nothing scrolls sideways."""
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for chart in page.locator("svg").evaluate_all(TEXTS):
         frame, texts = chart["frame"], chart["texts"]
@@ -88,21 +87,14 @@ def assert_readable(page: Page, smallest: float) -> None:
 
 
 def overlap(one: dict, other: dict) -> bool:
-    """Whether two texts cannot be told apart: boxes are a little higher than the letters."""
+    """Whether two texts overlap visibly: their boxes are a little higher than the letters."""
     return (
         min(one["right"], other["right"]) - max(one["left"], other["left"]) > -2
         and min(one["bottom"], other["bottom"]) - max(one["top"], other["top"]) > 3
     )
 
 
-def test_dvc_draws_each_chart_once(on_digits: tuple[Project, str]):
-    shown = json.loads(on_digits[0].run("dvc", "plots", "show", "--json"))
-    assert "errors" not in shown
-    assert list(shown["data"]) == list(CHARTS)
-    assert all(len(charts) == 1 for charts in shown["data"].values())
-
-
-def test_the_page_has_each_chart_once_with_its_heading(page_of_one: Path, open_page: Open):
+def test_the_page_has_each_chart_once_with_its_title(page_of_one: Path, open_page: Open):
     page = open_page(page_of_one, 1280)
     assert page.locator("h2").all_text_contents() == list(CHARTS.values())
     for number, (file, heading) in enumerate(CHARTS.items()):
@@ -111,8 +103,8 @@ def test_the_page_has_each_chart_once_with_its_heading(page_of_one: Path, open_p
         kinds = [section.locator(kind).count() for kind in ("svg", "img")]
         assert kinds == ([0, 1] if file.endswith(".png") else [1, 0])
     shapes = page.locator("svg").evaluate_all(SHAPES)
-    # Of each of two metrics two lines, a cell for each digit, a point for each digit; one line
-    # beside the diagonal, two below; a pair of digits, four files.
+    # Two lines for each of two metrics; a cell and a point for each digit; one line beside the
+    # diagonal, two below it, and points; a pair of digits; four files.
     assert all(n >= least for n, least in zip(shapes, (4, 10, 10, 4, 1, 4), strict=True)), shapes
     for image in page.locator("img").all():
         assert image.evaluate("image => image.complete && image.naturalWidth > 100")
@@ -126,7 +118,7 @@ def test_the_page_is_readable(page_of_one: Path, open_page: Open, width: int, sm
     assert_readable(open_page(page_of_one, width), smallest)
 
 
-def test_two_revisions_are_told_apart(committed: Project, tmp_path: Path, open_page: Open):
+def test_two_revisions_are_distinguished(committed: Project, tmp_path: Path, open_page: Open):
     name = "a-branch-with-a-rather-long-name"
     committed.run("git", "branch", name)
     epochs = committed.folder / "metrics/epochs.csv"
@@ -166,7 +158,7 @@ def test_pictures(on_digits: tuple[Project, str], tmp_path: Path):
 
 def test_a_chart_whose_file_is_missing_is_left_out(committed: Project, tmp_path: Path):
     (committed.folder / "metrics/export.json").unlink()
-    printed = committed.run("python", "tools/plots.py", "--out", str(tmp_path))
+    printed = committed.run("python", "-m", "tools.plots", "--out", str(tmp_path))
     page = tmp_path / "index.html"
     assert printed == f"warning: no metrics/export.json of workspace\n{page.as_uri()}\n"
     assert page.read_text().count("<h2>") == len(CHARTS) - 1
@@ -175,12 +167,12 @@ def test_a_chart_whose_file_is_missing_is_left_out(committed: Project, tmp_path:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("python tools/plots.py nonsense", "unknown Git revision 'nonsense'"),
-        ("python tools/plots.py --out dvc.yaml", "dvc.yaml"),
-        ("rm -r metrics; python tools/plots.py", "there is nothing to plot yet: run `dvc repro`"),
-        ("echo 'stages: [' > dvc.yaml; python tools/plots.py", "dvc.yaml"),
-        ("rm .dvc/plots/bars.json; python tools/plots.py", "Template 'bars' not found."),
-        ("echo '{' > .dvc/plots/bars.json; python tools/plots.py", ""),
+        ("python -m tools.plots nonsense", "unknown Git revision 'nonsense'"),
+        ("python -m tools.plots --out dvc.yaml", "dvc.yaml"),
+        ("rm -r metrics; python -m tools.plots", "there is nothing to plot yet: run `dvc repro`"),
+        ("echo 'stages: [' > dvc.yaml; python -m tools.plots", "dvc.yaml"),
+        ("rm .dvc/plots/bars.json; python -m tools.plots", "Template 'bars' not found."),
+        ("echo '{' > .dvc/plots/bars.json; python -m tools.plots", ""),
     ],
 )
 def test_errors_are_one_line(committed: Project, command: str, message: str):
