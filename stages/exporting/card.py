@@ -3,9 +3,10 @@
 import json
 import re
 
-from stages.common.params import ExportParams
 from stages.exporting.formats import FORMATS
+from stages.exporting.params import ExportParams
 from stages.exporting.torch_files import PROVENANCE
+from stages.metrics.scores import Scores
 
 EXAMPLE = """
 import numpy
@@ -18,24 +19,24 @@ LAYOUTS = {
 }
 
 
-def render(provenance: dict, scores: dict, sizes: list[dict], params: ExportParams) -> bytes:
+def render(provenance: dict, scores: Scores, sizes: list[dict], params: ExportParams) -> bytes:
     """Return the card as Markdown.
 
-    `provenance` is what the files hold, `scores` is `scores.score`'s, `sizes` what stands in
-    metrics/export.json, `params` what the files were checked against.
+    `provenance` is the content of the files' metadata, `scores` the result of `score`, `sizes` the
+    content of metrics/export.json, `params` the limits against which the files were checked.
     """
     training, dataset = provenance["training"], provenance["training"]["dataset"]
-    kind = provenance["network"]["network"].replace("_", "-")
+    kind, metrics = provenance["network"]["kind"].replace("_", "-"), scores.metrics
     classes = dataset["classes"]
     per_class = "\n".join(
         f"| {_cell(row['class'])} | {row['precision']:.2%} | {row['recall']:.2%} | "
         f"{row['recall_low']:.2%} to {row['recall_high']:.2%} | {row['f1']:.4f} | {row['images']} |"
-        for row in scores["per_class"]
+        for row in scores.per_class
     )
     bins = "\n".join(
         f"| {row['bin']} | {row['confidence']:.2%} | {row['accuracy']:.2%} | "
-        f"{row['right'] + row['wrong']} |"
-        for row in scores["calibration"]
+        f"{row['correct'] + row['incorrect']} |"
+        for row in scores.calibration
         if row["accuracy"] is not None
     )
     files = "\n".join(
@@ -43,11 +44,12 @@ def render(provenance: dict, scores: dict, sizes: list[dict], params: ExportPara
         for form, size in zip(FORMATS, sizes, strict=True)
     )
     usage = "\n\n".join(
-        f"`{one.file.name}`:\n\n```python\n{one.usage(one.file)}\n{EXAMPLE}\n```" for one in FORMATS
+        f"`{form.file.name}`:\n\n```python\n{form.usage(form.file)}\n{EXAMPLE}\n```"
+        for form in FORMATS
     )
     return f"""# A classifier of images: {dataset["title"]}
 
-Written by the export stage from what it measured; `dvc repro` writes it anew.
+The export stage wrote this card from its measurements; `dvc repro` updates it.
 
 A {kind} network that takes images float32 [N, 1, 28, 28] in [0, 1] (0 is background) and gives the
 probabilities float32 [N, {len(classes)}] of {len(classes)} classes, in this order:
@@ -58,7 +60,7 @@ probabilities float32 [N, {len(classes)}] of {len(classes)} classes, in this ord
 
 ## Data
 
-{dataset["name"]}: {training["images"]:,} images for training, {scores["images"]:,} for the test below,
+{dataset["name"]}: {training["images"]:,} images for training, {metrics["images"]:,} for the test below,
 which had no part in the training. The SHA-256 of all images and labels is
 `{dataset["sha256"]}`.
 {"".join(f"{chr(10)}- {name}: {dataset[key]}" for key, name in SOURCES.items() if key in dataset)}
@@ -73,7 +75,7 @@ Recipe `{training["recipe"]}`, with these parameters:
 
 ## Results on the test set
 
-Accuracy {scores["accuracy"]:.2%}, loss {scores["loss"]:.4f} nats, macro F1 {scores["macro_f1"]:.4f}.
+Accuracy {metrics["accuracy"]:.2%}, loss {metrics["loss"]:.4f} nats, macro F1 {metrics["macro_f1"]:.4f}.
 
 | class | precision | recall | 95 % interval of the recall | F1 | images |
 |---|--:|--:|:-:|--:|--:|
@@ -81,18 +83,18 @@ Accuracy {scores["accuracy"]:.2%}, loss {scores["loss"]:.4f} nats, macro F1 {sco
 
 ### Calibration
 
-Expected calibration error {scores["calibration_error"]:.4f}: how far, on average, the highest
-probability is from the share of the answers that are right.
+Expected calibration error {metrics["calibration_error"]:.4f}: the mean distance of the highest
+probability from the accuracy.
 
-| highest probability | its mean | right | images |
+| highest probability | its mean | accuracy | images |
 |---|--:|--:|--:|
 {bins}
 
 ## Limits
 
-It knows images like those of the data above, and nothing else. Whatever it is shown, it names one of
-its classes, often with confidence. It was not tried on other people's pictures, pens or cameras than
-those of the data; do not let it decide anything about people, money or safety.
+The model knows images like those of the data above, and nothing else. It assigns one of its classes to
+any image, often with confidence. It was not tested on other people's pictures, pens or cameras; do not
+let it decide anything about people, money or safety.
 
 ## Files
 
@@ -100,14 +102,14 @@ those of the data; do not let it decide anything about people, money or safety.
 |---|---|--:|
 {files}
 
-Before they were written here, each was run on the whole test set. The probabilities were within
-{params.tolerance:.0e} of the network's, and the accuracy the same; that of int8, which depends on the
-processor, was lower by at most {params.max_accuracy_drop:.1%}.
+The export stage ran each file on the whole test set. The probabilities were within
+{params.tolerance:.0e} of the network's, with the same accuracy. The accuracy of int8, which depends on
+the processor, was lower by at most {params.max_accuracy_drop:.1%}.
 
 Each file holds its provenance (data, classes, parameters, scores, versions): `{PROVENANCE}.json` among
 the extra files of PyTorch's formats, `{PROVENANCE}` in the metadata of ONNX.
 
-Run these lines in the project's folder. A picture has first to be brought to the form of the data:
+Run these lines in the project's folder. A picture needs the form of the data first:
 {LAYOUTS[dataset["layout"]]}
 `python -m predict PICTURE` does that.
 

@@ -33,7 +33,7 @@ class Format:
     description: str
     write: Callable[[Classifier], bytes]
     # What a user writes to load "{file}" and to classify images, NumPy arrays. The model card shows
-    # these lines, `trial` runs them on the test set, and the benchmark times them.
+    # these lines, the verification runs them on the test set, and the benchmark times them.
     lines: str
     exact: bool = True  # its probabilities are the eager network's but for rounding
 

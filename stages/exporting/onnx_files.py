@@ -1,6 +1,6 @@
 """ONNX, in float32 and in int8, each with its provenance inside and nothing of where it was made.
 
-ONNX Runtime, whose kernels differ by processor, computes nothing that stands in these files.
+ONNX Runtime's kernels differ by processor: it computes nothing that these files contain.
 """
 
 import json
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from stages.common.files import temporary_folder
 from stages.exporting.torch_files import PROVENANCE, Classifier, release
+from stages.runtime.outputs import temporary_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -27,9 +27,9 @@ INPUT, OUTPUT = "images", "probabilities"
 @cache  # int8 is made from it
 def _convert(classifier: Classifier) -> "tuple[onnx.ModelProto, torch.export.ExportedProgram]":
     """Return the ONNX model, and the program whose nodes gave its values their names."""
-    import onnx  # here, since it takes a second, in which TorchScript is tried already
+    import onnx  # here, since it takes a second, in which TorchScript is checked already
 
-    # torch tells of each of its steps, and warns of its own use of what it deprecates.
+    # torch logs each of its steps, and warns of its own deprecated calls.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,6 +42,7 @@ def _convert(classifier: Classifier) -> "tuple[onnx.ModelProto, torch.export.Exp
             output_names=[OUTPUT],
             verbose=False,
         )
+    assert converted is not None  # only if a file were written
     model = converted.model_proto
     model.producer_version = release("torch")
     graph = model.graph
@@ -52,6 +53,7 @@ def _convert(classifier: Classifier) -> "tuple[onnx.ModelProto, torch.export.Exp
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.helper.set_model_props(model, {PROVENANCE: json.dumps(classifier.provenance)})
     onnx.checker.check_model(model, full_check=True)
+    assert converted.exported_program is not None
     return model, converted.exported_program
 
 
@@ -104,7 +106,7 @@ def activation_ranges(classifier: Classifier) -> dict[str, tuple[np.ndarray, np.
     class Watch(fx.Interpreter):
         def run_node(self, node: fx.Node) -> object:
             value = super().run_node(node)
-            if node.op in {"placeholder", "call_function"} and isinstance(value, Tensor):
+            if isinstance(value, Tensor) and value.is_floating_point():
                 name = INPUT if node.op == "placeholder" else node.name
                 known = limits.get(name, value[:0].flatten())
                 limits[name] = torch.stack(torch.aminmax(torch.cat([value.flatten(), known])))

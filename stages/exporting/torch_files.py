@@ -1,7 +1,7 @@
 """PyTorch's own formats, each with its provenance inside.
 
-The same network gives the same bytes, wherever it is exported: what tells of source files, or of the
-build of torch, is left out.
+The same network gives the same bytes, wherever it is exported: paths of source files and the build of
+torch are left out.
 """
 
 import io
@@ -14,25 +14,26 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
-from stages.common.params import SIDE
-
 PROVENANCE = "provenance"  # the key, or the stem of a .json, under which each format keeps it
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """What the formats are written from."""
+    """The source of all formats."""
 
-    network: (
-        nn.Module
-    )  # in eval mode: images [N, 1, 28, 28] → probabilities [N, classes], both float32
+    # In eval mode: images [N, channels, height, width] → probabilities [N, classes], both float32.
+    network: nn.Module
     provenance: dict
-    calibration: torch.Tensor  # images float32 [n, 1, 28, 28] over which int8 takes its ranges
+    calibration: torch.Tensor  # images float32 [n, channels, height, width] for int8's ranges
+
+    def blank(self, count: int) -> torch.Tensor:
+        """Return so many black images."""
+        return torch.zeros(count, *self.calibration.shape[1:])
 
     @cached_property
     def program(self) -> torch.export.ExportedProgram:
         """The network as a graph for any number of images."""
-        images = torch.zeros(2, 1, SIDE, SIDE)  # of one image, torch would fix the number
+        images = self.blank(2)  # of one image, torch would fix the number
         program = torch.export.export(
             self.network, (images,), dynamic_shapes=({0: torch.export.Dim("N")},)
         )
@@ -43,7 +44,7 @@ class Classifier:
 
 def write_torchscript(classifier: Classifier) -> bytes:
     """Trace the network and return the TorchScript file's bytes."""
-    traced = torch.jit.trace(classifier.network, torch.zeros(1, 1, SIDE, SIDE))
+    traced = torch.jit.trace(classifier.network, classifier.blank(1))
     buffer = io.BytesIO()
     torch.jit.save(traced, buffer, _extra_files=_extra(classifier))
 
@@ -75,7 +76,7 @@ def _extra(classifier: Classifier) -> dict[str, str]:
 
 
 def _rewrite(archive: bytes, change: Callable[[str, bytes], bytes | None]) -> bytes:
-    """Copy one of PyTorch's files; `change` takes and returns a record, or None to leave it out."""
+    """Copy one of PyTorch's files; `change` maps each record, or leaves it out by None."""
     reader = torch._C.PyTorchFileReader(io.BytesIO(archive))
     copy = io.BytesIO()
     writer = torch._C.PyTorchFileWriter(copy)

@@ -1,4 +1,4 @@
-"""Which classes are taken for each other."""
+"""The most common confusions of classes."""
 
 from collections import Counter
 
@@ -10,13 +10,13 @@ COUNT = 10
 def worst_confusions(
     predicted: torch.Tensor, labels: torch.Tensor, names: list[str]
 ) -> list[tuple[str, int]]:
-    """Return the ten pairs of classes most often taken for each other, and how often.
+    """Return the ten most common pairs of an actual and a wrongly predicted class, and their counts.
 
-    `predicted` and `labels` are int64 [N]. Of pairs that are equally frequent, the lower come first.
+    `predicted` and `labels` are int64 [N]. Among equally frequent pairs, lower labels come first.
     """
     pairs = zip(labels.tolist(), predicted.tolist(), strict=True)
     counts = Counter(pair for pair in pairs if pair[0] != pair[1])
     worst = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COUNT]
     return [
-        (f"{names[actual]} taken for {names[other]}", count) for (actual, other), count in worst
+        (f"{names[actual]} predicted as {names[wrong]}", count) for (actual, wrong), count in worst
     ]

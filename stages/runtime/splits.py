@@ -10,9 +10,8 @@ import safetensors.numpy
 import torch
 from safetensors import SafetensorError, safe_open
 
-from stages.common.errors import UserError
-from stages.common.files import Outputs, scratch_array
-from stages.common.params import SIDE
+from stages.runtime.errors import UserError
+from stages.runtime.outputs import Outputs, scratch_array
 
 TRAIN = Path("data/prepared/train.safetensors")
 VALIDATION = Path("data/prepared/validation.safetensors")
@@ -26,7 +25,7 @@ class Split:
 
     images: torch.Tensor  # uint8 [N, 28, 28], 0 is background
     labels: torch.Tensor  # int64 [N]
-    dataset: dict  # what `save_split` was told
+    dataset: dict  # as given to `save_split`
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -51,11 +50,11 @@ def save_split(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Store images uint8 [N, 28, 28] and labels int64 [N], or those of them at `indices`, int64 [n].
 
-    `dataset` says what they are: the names of its `classes`, and what the model card tells. The file's
-    metadata hold it, and a checksum of these arrays.
+    `dataset` describes them: the names of its `classes`, and the texts of the model card. It is in the
+    file's metadata, with a checksum of these arrays.
     """
     indices = np.arange(len(labels)) if indices is None else indices
-    shape = (len(indices), SIDE, SIDE)
+    shape = (len(indices), *images.shape[1:])
     with outputs.file(path) as temporary:
         chosen = scratch_array(shape, path.parent)
         for first in range(0, len(indices), AT_ONCE):
@@ -67,10 +66,10 @@ def save_split(  # noqa: PLR0913, PLR0917
 
 
 def checksum(*arrays: np.ndarray) -> str:
-    """Return the SHA-256, in hexadecimal, of the arrays' bytes one after the other."""
+    """Return the SHA-256, in hexadecimal, of the concatenated bytes of the arrays."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -84,7 +83,7 @@ def load_split(path: Path) -> Split:
         with safe_open(path, framework="pt") as file:
             images, labels = file.get_tensor("images"), file.get_tensor("labels")
             about = json.loads(file.metadata()["about"])
-        if images.shape != (len(labels), SIDE, SIDE) or labels.dim() != 1:
+        if images.dim() != 3 or labels.shape != images.shape[:1]:
             raise ValueError(f"images {list(images.shape)}, labels {list(labels.shape)}")
         if images.dtype != torch.uint8 or labels.dtype != torch.int64:
             raise ValueError(f"images {images.dtype}, labels {labels.dtype}")

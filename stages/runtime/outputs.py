@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.common.errors import UserError
+from stages.runtime.errors import UserError
 
 
 class Outputs:
-    """Files that are written under temporary names; `whole_files` gives them their own names."""
+    """Files that are written under temporary names; `all_or_none` gives them their own names."""
 
     def __init__(self) -> None:
         self._temporary: dict[Path, Path] = {}
@@ -24,10 +24,10 @@ class Outputs:
 
     @contextmanager
     def file(self, path: Path) -> Iterator[Path]:
-        """Yield a temporary path beside `path` for the block to write.
+        """Yield a temporary path in the folder of `path` for the block to write.
 
-        Earlier runs that were killed may have left theirs, which are removed: the frame lets one
-        process at a time run a stage.
+        It removes the temporary files of killed runs: the runner lets one process at a time run a
+        stage.
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._temporary[path] = temporary
@@ -38,7 +38,7 @@ class Outputs:
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())  # a crash leaves the earlier file or this one
-        except OSError as error:  # a full disk names no file by itself
+        except OSError as error:  # an error of a full disk names no file
             if error.errno is None:
                 raise
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -88,7 +88,7 @@ def temporary_folder() -> Iterator[Path]:
     """
     try:
         place = tempfile.gettempdir()
-    except FileNotFoundError as error:  # it names no file, but tells of all places that were tried
+    except FileNotFoundError as error:  # names no file, but lists all places that were tried
         raise UserError(
             f"TMPDIR: {error.strerror}; make room there, or set TMPDIR to a folder that can be written"
         ) from None
@@ -123,7 +123,7 @@ def _naming(path: Path | str) -> Iterator[None]:
 
 
 @contextmanager
-def whole_files() -> Iterator[Outputs]:
+def all_or_none() -> Iterator[Outputs]:
     """Yield `Outputs`; its files get their names together when the block ends without an error.
 
     If the block raises, nothing has changed.

@@ -1,10 +1,10 @@
-"""Kernels of PyTorch's, replaced by some that are the same on every processor with AVX2.
+"""Replaces PyTorch's CPU-dependent kernels by kernels that are equal on every processor with AVX2.
 
 PyTorch takes matrix products, tanh, sin and cos from Intel's MKL, which computes them in one way on
-AMD's processors, in another on Intel's, and in a third with AVX-512. Here mm, bmm, addmm, tanh, sin and
-cos are replaced, for the whole process, by NumPy's, which `stages/__init__.py` tells what instructions
-to use. The convolution of a few images, which is one of MKL's products too, is taken from oneDNN, as
-PyTorch takes all larger ones. What else the stages execute is not MKL's: tests/pipeline/test_bytes.py.
+AMD's processors, in another on Intel's, and in a third with AVX-512. This module replaces mm, bmm,
+addmm, tanh, sin and cos, for the whole process, by NumPy's, whose instructions `stages/__init__.py`
+chooses. The convolution of a few images, an MKL product too, comes from oneDNN, as all larger ones do.
+The stages execute nothing else of MKL's: tests/pipeline/test_bytes.py.
 """
 
 import warnings
@@ -19,8 +19,8 @@ import stages
 
 if stages.TOO_EARLY:
     raise ImportError(
-        f"imported before `stages`, which says how to compute: {', '.join(stages.TOO_EARLY)}; start "
-        "Python anew and import `stages` first, or the last digits of the results differ"
+        f"imported before `stages`, which sets how to compute: {', '.join(stages.TOO_EARLY)}; restart "
+        "Python and import `stages` first, or the last digits of the results differ"
     )
 
 ENOUGH = 16  # images, of which PyTorch takes any convolution of float32 from oneDNN

@@ -1,4 +1,4 @@
-"""How a trained network is stored: its weights, and beside them how it was made."""
+"""How a trained network is stored: its weights, and beside them how to build it."""
 
 import hashlib
 import io
@@ -8,22 +8,29 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stages.common.errors import UserError
-from stages.common.files import Outputs
-from stages.network.networks import build
+from stages.networks.registry import Network, build, parse
+from stages.runtime.errors import UserError
+from stages.runtime.outputs import Outputs
 
 WEIGHTS = Path("models/model_weights.pth")
 RECORD = Path("models/network.json")
 
 
-def save_network(outputs: Outputs, network: nn.Module, architecture: dict, training: dict) -> None:
+def save_network(
+    outputs: Outputs,
+    network: nn.Module,
+    config: Network,
+    shape: tuple[int, int, int],
+    training: dict,
+) -> None:
     """Store the weights as a plain state_dict, and as JSON how to build the network around them.
 
-    The JSON holds what `networks.build` takes, `training`, which says how the weights were made (data
-    set, recipe, parameters, number of images), and the SHA-256 of the file of weights.
+    The JSON holds the network's configuration, the `shape` of its images (channels, height, width),
+    `training`, which describes how the weights were made (data set, recipe, parameters, number of
+    images), and the SHA-256 of the file of weights.
     """
     buffer = io.BytesIO()  # torch.save to a path would write the path's stem into the file
-    # Clones, each in memory of its own: parts of a longer vector would be saved with all of it.
+    # Clones, each in memory of its own: views of a longer vector would be saved with all of it.
     state = {
         key: value.cpu().clone(memory_format=torch.contiguous_format)
         for key, value in network.state_dict().items()
@@ -31,7 +38,12 @@ def save_network(outputs: Outputs, network: nn.Module, architecture: dict, train
     torch.save(state, buffer)
     weights = buffer.getvalue()
     outputs.write_bytes(WEIGHTS, weights)
-    record = {"network": architecture, "training": training, "weights_sha256": sha256(weights)}
+    record = {
+        "network": config.model_dump(),
+        "shape": shape,
+        "training": training,
+        "weights_sha256": sha256(weights),
+    }
     outputs.write_json(RECORD, record)
 
 
@@ -40,24 +52,25 @@ def sha256(content: bytes) -> str:
 
 
 def load_network() -> tuple[nn.Module, dict]:
-    """Rebuild the trained network on the CPU, in eval mode; return it and what RECORD says of it.
+    """Rebuild the trained network on the CPU, in eval mode; return it and the content of RECORD.
 
     Raises:
-        UserError: a file is missing or damaged, or the weights do not fit the architecture.
+        UserError: a file is missing or damaged, or the weights do not fit the network.
     """
     try:
-        record = json.loads(RECORD.read_text())
-        network = build(record["network"], len(record["training"]["dataset"]["classes"]))
+        record = json.loads(RECORD.read_text(encoding="utf-8"))
+        classes = len(record["training"]["dataset"]["classes"])
+        network = build(parse(record["network"]), tuple(record["shape"]), classes)
         weights = WEIGHTS.read_bytes()
         if record["weights_sha256"] != sha256(weights):
             raise ValueError("the weights have another checksum")
         network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
-        if not all(part.isfinite().all() for part in network.state_dict().values()):
+        if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
             raise ValueError("weights are not finite")
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: no such file; make it with `dvc repro train`") from None
-    except Exception as error:  # what torch makes of a damaged file may end in any
-        if getattr(error, "filename", None):  # it could not be read; `errors.run` tells why
+    except Exception as error:  # torch.load can raise anything
+        if getattr(error, "filename", None):  # the file cannot be read; the runner reports it
             raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(

@@ -1,9 +1,9 @@
-"""The mistakes of which a network is most sure, as one picture."""
+"""The most confident mistakes of a network, as one picture."""
 
 import torch
 
-from stages.common.splits import Split
 from stages.drawing.sheet import draw_sheet
+from stages.runtime.splits import Split
 
 COLUMNS = 4
 COUNT = 24
@@ -12,8 +12,8 @@ COUNT = 24
 def gallery(split: Split, logits: torch.Tensor) -> bytes:
     """Return a PNG of at most 24 wrongly classified images of `split`, the most confident first.
 
-    `logits` are float32 [N, classes]. Each image has a caption: what it was taken for, what it is, how
-    sure the network was, and the number of the image.
+    `logits` are float32 [N, classes]. Each image has a caption: its predicted and its actual class, the
+    network's confidence, and the number of the image.
     """
     confidence, predicted = logits.softmax(dim=1).max(dim=1)
     wrong = (predicted != split.labels).nonzero().flatten()
@@ -27,4 +27,4 @@ def gallery(split: Split, logits: torch.Tensor) -> bytes:
         for index in worst.tolist()
     ]
     images = split.take(worst)[0].numpy()
-    return draw_sheet(images, captions, COLUMNS, empty="No mistakes.")
+    return draw_sheet(list(images), captions, COLUMNS, empty="No mistakes.")

@@ -1,0 +1,144 @@
+"""How params.yaml and other YAML files are read and checked.
+
+Each section's schema is in the room of the code that it configures. A value that is not allowed ends
+in one line: `params.yaml: train.seed: -1 is not allowed: input should be greater than or equal to 0`.
+"""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from yamlcore import CoreLoader
+
+from stages.runtime.errors import UserError, without_secrets
+
+PARAMS = Path("params.yaml")
+MAX_ERRORS = 5  # in one message
+MAX_LETTERS = 200  # of a value in a message
+
+PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's legacy seeds (scikit-learn)
+
+
+class Section(BaseModel):
+    """A section of a YAML file: exact types, finite numbers, no unknown key."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    others: ClassVar[str] = ""  # the section of keys that users expect in this one
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: object) -> object:
+        if isinstance(values, dict) and (
+            unknown := [key for key in values if key not in cls.model_fields]
+        ):
+            allowed = ", ".join(cls.model_fields)
+            raise PydanticCustomError(
+                "unknown_key",
+                "unknown key; allowed are {allowed}{others}",
+                {"key": unknown[0], "allowed": allowed, "others": cls.others},
+            )
+        return values
+
+
+Schema = TypeVar("Schema", bound=Section)
+
+
+def read_yaml(path: Path) -> object:
+    """Return the content of a YAML file.
+
+    Raises:
+        UserError: the file is missing or is not YAML.
+    """
+    try:
+        return parse_yaml(path, path.read_bytes())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run from the folder that holds dvc.yaml") from None
+
+
+def parse_yaml(path: Path, content: bytes) -> object:
+    """Return the content of a YAML file, as YAML 1.2 like DVC (in 1.1, `1e-3` is a string).
+
+    Raises:
+        UserError: it is not YAML.
+    """
+    try:
+        return yaml.load(content.decode("utf-8"), Loader=CoreLoader)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start:,})") from None
+    except yaml.YAMLError as error:
+        reason = without_secrets(" ".join(str(error).split()))
+        raise UserError(f"{path}: not valid YAML: {reason}") from None
+
+
+def read_checked(path: Path, schema: type[Schema]) -> Schema:
+    """Return the content of a YAML file as `schema`.
+
+    Raises:
+        UserError: the file is missing, is not YAML, or has a value that is not allowed.
+    """
+    return check(path, "", read_yaml(path), schema)
+
+
+def lookup(document: object, key: str) -> object:
+    """Return document["train"]["recipe"] for "train.recipe"; None if there is none."""
+    for part in key.split("."):
+        document = document.get(part) if isinstance(document, dict) else None
+    return document
+
+
+def check(path: Path, key: str, values: object, schema: type[Schema]) -> Schema:
+    """Return the values of section `key` ("" for the whole file) of a YAML file as `schema`.
+
+    Raises:
+        UserError: a value is not allowed, missing or unknown. The line names its key.
+    """
+    if values is None and key:
+        raise UserError(f"{path}: {key}: missing; add it")
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        lines = [_line(key, details, values) for details in errors[:MAX_ERRORS]]
+        more = f"; and {len(errors) - MAX_ERRORS:,} more" if len(errors) > MAX_ERRORS else ""
+        raise UserError(f"{path}: {'; '.join(lines)}{more}") from None
+
+
+def shown(value: object) -> str:
+    """Return a value, shortened, for a message."""
+    text = without_secrets(repr(value))
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 50]} … {text[-40:]}"
+
+
+def _line(prefix: str, details: ErrorDetails, values: object) -> str:
+    keys = [prefix] if prefix else []
+    for part in details["loc"]:
+        # pydantic's own marks: the kind of a discriminated union, and an error in a key itself.
+        marks = isinstance(values, dict) and part == values.get("kind") and part not in values
+        if not marks and part != "[key]":
+            keys.append(str(part))
+            try:
+                values = values[part]  # type: ignore[index]
+            except (LookupError, TypeError):
+                values = None
+    kind, context = details["type"], details.get("ctx", {})
+    message = details["msg"].removeprefix("Value error, ")
+    if kind == "unknown_key":
+        keys.append(str(context["key"]))
+    if kind.startswith("union_tag"):
+        keys.append("kind")
+    key = ".".join(keys)
+    match kind:
+        case "unknown_key":
+            return f"{key}: {message}"
+        case "missing" | "union_tag_not_found":
+            return f"{key}: missing; add it"
+        case "union_tag_invalid":
+            tag = shown(context["tag"])
+            return f"{key}: {tag} is not allowed: use {context['expected_tags']}"
+        case "value_error":
+            return f"{key}.{message}" if key else message
+    value = shown(details["input"])
+    return f"{key or 'the file'}: {value} is not allowed: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,75 @@
+"""How a command reports an error: one line on stderr, without a traceback."""
+
+import gc
+import os
+import re
+import sys
+from collections.abc import Callable
+
+ERROR_FILE = (
+    "TORCHELASTIC_ERROR_FILE"  # set by torchrun, which collects its processes' errors there
+)
+
+
+def printable(text: object) -> str:
+    """Return a path or another text as one line: line breaks and broken letters escaped."""
+    text = str(text)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the user names, passwords and queries of its URLs."""
+    return re.sub(r"\b([\w+.-]+:/+)(\S+)", lambda url: url[1] + _bare(url[2]), text)
+
+
+def _bare(url: str) -> str:
+    place, *query = re.split("[?#]", url, maxsplit=1)
+    if "@" in "".join(query):  # "?" or "#" may belong to a password
+        return "…"
+    return place.rpartition("@")[2] + "?…" * len(query)
+
+
+class UserError(Exception):
+    """A mistake that the user can correct.
+
+    The message is one line: the key or file, the value, what is allowed, what to do. Line breaks
+    within names are escaped.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Run a command's `main`; report a `UserError` in one line and exit with its code.
+
+    An error of the operating system that names a file (disk full, not readable) is reported the same
+    way. Any other exception is a fault of this project and keeps its traceback.
+    """
+    try:
+        main()
+    except UserError as error:
+        _exit(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _exit(UserError(f"{error.filename}: {error.strerror}"))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        # Otherwise Python looks for cycles among all of torch's objects as it ends: half a second.
+        gc.freeze()
+
+
+def _exit(error: UserError) -> None:
+    if ERROR_FILE in os.environ:  # torchrun's parent process reports the first error only
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        get_error_handler().record_exception(error)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)

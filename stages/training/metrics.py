@@ -1,0 +1,74 @@
+"""The results of each epoch. To add a metric: a name in METRICS."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from stages.networks.inference import correct, mean_loss, predict_batches
+from stages.runtime.config import PARAMS
+from stages.runtime.errors import UserError
+from stages.runtime.splits import Split
+from stages.training.parallel import Group
+
+# In addition to the loss: of logits [n, classes] and labels [n], a value for each image.
+METRICS = {"accuracy": correct}
+NAMES = ("loss", *METRICS)
+VALIDATION_BATCH_SIZE = 250  # bounds memory; threads and processes share these batches
+
+Results = dict[str, dict[str, float]]  # of an epoch: means over the images, by split and name
+
+
+def totals(loss: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sums over n images of their losses and of METRICS, float32 [1 + len(METRICS)].
+
+    `loss` is the first of them, float32 [].
+    """
+    loss, logits = loss.detach(), logits.detach()
+    return torch.stack([loss, *(metric(logits, labels).sum() for metric in METRICS.values())])
+
+
+def means(total: Tensor, images: int) -> dict[str, float]:
+    """Return the means of `totals` over so many images, by their names."""
+    return {name: value / images for name, value in zip(NAMES, total.tolist(), strict=True)}
+
+
+def validate(network: nn.Module, validation: Split, group: Group) -> dict[str, float]:
+    """Return the network's results on the validation set, averaged in float64."""
+    batches, classes = validation.images.split(VALIDATION_BATCH_SIZE), len(validation.classes)
+    weights = next(network.parameters())
+
+    def compute(number: int, row: Tensor) -> None:
+        logits = predict_batches(network, batches[number], VALIDATION_BATCH_SIZE, weights.device)
+        row[: logits.numel()] = logits.flatten()
+
+    rows = group.gather(compute, len(batches), weights.new_zeros(VALIDATION_BATCH_SIZE * classes))
+    logits = rows.flatten()[: len(validation) * classes].view(-1, classes).cpu()
+    results = {"loss": mean_loss(logits, validation.labels)}
+    for name, metric in METRICS.items():
+        results[name] = metric(logits, validation.labels).double().mean().item()
+    return results
+
+
+def check_finite(network: nn.Module, results: Results, learning_rate: float, key: str) -> None:
+    """Refuse a training whose losses or weights have become infinite or NaN.
+
+    Raises:
+        UserError: they have; the line names the learning rate, at `key` in params.yaml.
+    """
+    losses = [result["loss"] for result in results.values()]
+    finite = all(weights.isfinite().all() for weights in network.parameters())
+    if not (finite and all(map(math.isfinite, losses))):
+        raise UserError(
+            f"{PARAMS}: {key}: {learning_rate} led to losses of {losses} and to weights that are "
+            f"{'' if finite else 'not '}finite; use a smaller one"
+        )
+
+
+def describe(results: Results) -> str:
+    """Return an epoch's results as part of a line."""
+    line = f"train loss {results['train']['loss']:.6f}"
+    if validation := results.get("validation"):
+        line += f", validation accuracy {validation['accuracy']:.2%}"
+        line += f", validation loss {validation['loss']:.6f}"
+    return line

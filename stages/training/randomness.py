@@ -1,0 +1,80 @@
+"""Where a training's random numbers come from: a generator of its own for each shard.
+
+torch's default generator belongs to all threads. A network's layers (dropout, RReLU, stochastic depth)
+draw from it unless they are given another, which they have no argument for. So a shard computes under a
+dispatch mode that hands its generator to each random operation, whichever layer calls it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode  # documented, for all its underscore
+
+
+def make_generator(seed: int, epoch: int, batch: int = 0, shard: int = 0) -> torch.Generator:
+    """Return the generator, on the CPU, of one shard of one batch of one epoch.
+
+    Batch 0 is the epoch itself: the order of its images. No generator outlives its shard, so any
+    process can compute any shard, and a training can resume at any epoch.
+    """
+    mixed = np.random.SeedSequence((seed, epoch, batch, shard)).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed[0]))
+
+
+class UnseededError(Exception):
+    """An operation is random, and takes no generator."""
+
+
+class _DrawFrom(TorchDispatchMode):
+    def __init__(self, rng: torch.Generator | None):
+        super().__init__()
+        self._rng = rng
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:  # True would import torch's compiler, nearly a second
+        return False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded in func.tags and kwargs.get("generator") is None:
+            if self._rng is None:
+                raise UnseededError(f"{func} draws random numbers in the backward pass")
+            func, kwargs = _with_generator(func), {**kwargs, "generator": self._rng}
+        return func(*args, **kwargs)
+
+
+def _with_generator(func: torch._ops.OpOverload) -> torch._ops.OpOverload:
+    """Return the overload of a random operation that takes a generator, such as rand.generator.
+
+    Raises:
+        UnseededError: there is none.
+    """
+    prefix = "" if func._overloadname == "default" else f"{func._overloadname}_"
+    for overload in (func, getattr(func.overloadpacket, f"{prefix}generator", None)):
+        if overload and any(
+            argument.name == "generator" for argument in overload._schema.arguments
+        ):
+            return overload
+    raise UnseededError(f"{func} draws random numbers, but takes no generator")
+
+
+@contextmanager
+def draw_from(rng: torch.Generator | None, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Have each random operation of the block, in this thread, draw from `rng`.
+
+    On another device than the CPU, where one thread trains, the default generators are seeded instead.
+    None is for a backward pass: gradient checkpointing would draw other numbers than the forward pass.
+
+    Raises:
+        UnseededError: an operation on the CPU takes no generator, or draws although `rng` is None; the
+            message names it.
+    """
+    if torch.device(device).type == "cpu":
+        with _DrawFrom(rng):
+            yield
+    else:
+        if rng is not None:
+            torch.manual_seed(rng.initial_seed())
+        yield
