@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from tests.project import ROOT, Project, copy_of, lend_environment
-from tests.troubleshooting import explain
+from tests.troubleshooting import assert_explained
 from tools.working_tree import copy_working_tree
 
 
@@ -26,14 +26,14 @@ def project(tmp_path: Path) -> Project:
 
 @pytest.fixture
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in an empty folder, where the stages find no file and leave theirs."""
+    """Change into an empty folder, where stages find no files."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def params_file(in_empty_folder: Path) -> Path:
-    """The project's params.yaml, and its descriptions of data sets, in the folder where we stand."""
+    """The project's params.yaml, and its descriptions of data sets, in the current folder."""
     path = in_empty_folder / "params.yaml"
     shutil.copy2(ROOT / path.name, path)
     for described in (ROOT / "data").glob("*/dataset.yaml"):
@@ -44,16 +44,16 @@ def params_file(in_empty_folder: Path) -> Path:
 
 
 @pytest.fixture
-def explained(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """A function that fails unless docs/troubleshooting.md explains an output of this test."""
-    return lambda output: explain(output, request.node.originalname or request.node.name)
+def explained() -> Callable[[str], None]:
+    """Return a function that fails unless docs/troubleshooting.md explains an output."""
+    return assert_explained
 
 
 @pytest.fixture(scope="session")
 def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple[Project, str]:
-    """A fresh clone after `make run` where MNIST cannot be had, and what that printed.
+    """A fresh clone after `make run` without MNIST, and the output.
 
-    It is run once for all workers of pytest-xdist, and is only to be read. It and its copies are in
+    It runs once for all workers of pytest-xdist; tests must not change it. It and its copies are in
     folders whose names have spaces and accents.
     """
     base = tmp_path_factory.getbasetemp()
@@ -69,13 +69,13 @@ def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple
 
 @pytest.fixture(scope="session")
 def model_file(on_digits: tuple[Project, str]) -> Path:
-    """The exported model of that project, which knows scikit-learn's digits."""
+    """The exported model of that project, trained on scikit-learn's digits."""
     return on_digits[0].folder / "models/model.onnx"
 
 
 @pytest.fixture
 def reproduced(on_digits: tuple[Project, str], tmp_path: Path) -> Project:
-    """A project that has run on the embedded digits, in a state of its own."""
+    """A copy of that project, which a test may change."""
     return copy_of(on_digits[0], tmp_path / "Ünsere Bilder é")
 
 

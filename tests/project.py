@@ -27,9 +27,9 @@ class Project:
         self.folder = folder
 
     def run(self, *command: str, fails: bool | None = False, **environment: str) -> str:
-        """Run a command in the project and return what it printed, stdout and stderr together.
+        """Run a command in the project and return its output, stdout and stderr together.
 
-        It has to end well, or in an error where it `fails`; None allows both.
+        It must succeed, or fail if `fails`; None allows both.
         """
         result = subprocess.run(
             command,
@@ -45,7 +45,7 @@ class Project:
         return result.stdout
 
     def repro(self, *arguments: str, **environment: str) -> list[str]:
-        """Run `dvc repro` and return the names of the stages that it executed."""
+        """Run `dvc repro` and return the names of the executed stages."""
         return executed(self.run("dvc", "repro", *arguments, **environment))
 
     def edit(self, file: str, old: str, new: str) -> None:
@@ -61,7 +61,7 @@ class Project:
 class Running:
     """A command in a project, on a host of its own (a network namespace) if one is named.
 
-    It leads a process group. Its output goes to a file.
+    It leads a process group, and its output goes to a file.
     """
 
     def __init__(self, project: Project, *command: str, host: str = "", **environment: str):
@@ -90,39 +90,39 @@ class Running:
             time.sleep(0.02)
 
     def end(self, fails: bool | None = False) -> str:
-        """Wait for the end, with any exit code where `fails` is None; return what was printed."""
+        """Wait for the end, as in `Project.run`; return the output."""
         returned = self.process.wait(timeout=120)
         assert fails is None or (returned != 0) == fails, (returned, self.output())
         return self.output()
 
     def children(self) -> list[int]:
         """Return the processes that this one has started, in their order."""
-        found = subprocess.run(
+        result = subprocess.run(
             ["pgrep", "--parent", str(self.process.pid)],
             capture_output=True,
             text=True,
             check=False,
         )
-        return sorted(map(int, found.stdout.split()))
+        return sorted(map(int, result.stdout.split()))
 
 
 def executed(output: str) -> list[str]:
-    """Return the names of the stages that a DVC command says it has run."""
+    """Return the names of the stages that a DVC command has run, by its output."""
     return re.findall(r"^Running stage '(.+)':", output, re.MULTILINE)
 
 
 def clean_environment(folder: Path) -> dict[str, str]:
-    """This process's environment without a mirror, and without the user's settings and caches.
+    """Return this process's environment without a mirror, and without the user's settings and caches.
 
     Git sets GIT_DIR and others in its hooks: with them, a test run by a hook would work on the
     user's own repository.
     """
-    ours = {
+    kept = {
         key: value
         for key, value in os.environ.items()
         if key != "MNIST_MIRROR" and not key.startswith(("GIT_", "DVC_"))
     }
-    return ours | {
+    return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "XDG_CACHE_HOME": str(folder / "cache"),
         "GIT_CONFIG_GLOBAL": os.devnull,
@@ -138,7 +138,7 @@ def clean_environment(folder: Path) -> dict[str, str]:
 
 
 def lend_environment(project: Project) -> None:
-    """Let `make` find this very environment in a project, as if it had been installed there."""
+    """Make this environment that of a project, as if `make install` had installed it."""
     environment = project.folder / ".venv"
     environment.mkdir()
     for name in ("bin", "lib", "pyvenv.cfg"):

@@ -4,13 +4,19 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from stages.common.files import Outputs, whole_files
-from stages.common.splits import Split, load_split, save_split
-from stages.common.stage import Stage
+from stages.networks.feed_forward import FeedForward
+from stages.runtime.config import PARAMS, check, read_yaml
+from stages.runtime.outputs import Outputs, all_or_none
+from stages.runtime.runner import Run
+from stages.runtime.splits import Split, load_split, save_split
+from stages.training.recipe import Recipe
+from tests.project import ROOT
 
+RECIPES: dict[str, dict] = read_yaml(ROOT / PARAMS)["recipes"]  # as params.yaml has them
 CLASSES = list("0123456789")
 DATASET = {
     "name": "of a test",
@@ -27,15 +33,27 @@ TRAINING = {
     "device": "cpu",
     "parameters": {},
 }
+SHAPE = (1, 28, 28)
+NETWORK = FeedForward(kind="feed_forward", hidden_sizes=[16], activations=["tanh"], dropout=0.5)
 
 
-# A small network, as `networks.build` takes it.
-NETWORK = {
-    "network": "feed_forward",
-    "hidden_sizes": [16],
-    "activations": ["tanh"],
-    "dropout": 0.5,
-}
+def recipe_of(name: str, **changes: object) -> Recipe:
+    """Return a recipe of params.yaml with other values.
+
+    Values of its parts have dotted keys: recipe_of("fast", **{"optimizer.learning_rate": 0.1}).
+    """
+    values = {"recipe": read_yaml(ROOT / PARAMS)["recipes"][name]}
+    for key, value in changes.items():
+        set_value(values, f"recipe.{key}", value)
+    return check(PARAMS, f"recipes.{name}", values["recipe"], Recipe)
+
+
+def set_value(document: Any, key: str, value: object) -> None:
+    """Set document["recipes"]["fast"]["epochs"] for "recipes.fast.epochs"; a number is an index."""
+    *sections, name = (int(part) if part.isdigit() else part for part in key.split("."))
+    for section in sections:
+        document = document[section]
+    document[name] = value
 
 
 def random_images(count: int) -> torch.Tensor:
@@ -44,17 +62,16 @@ def random_images(count: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=generator)
 
 
-def run_stage(
-    main: Callable[[Stage], None], check_inputs: Callable[[], None] = lambda: None
-) -> None:
-    """Run a stage's `main` in the folder in which we stand, and publish its outputs."""
-    facts = {"run": uuid.uuid4().hex}  # so that no run goes on from the checkpoint of another
-    write(lambda outputs: main(Stage(outputs, facts, check_inputs)))
+def run_stage(main: Callable[[Run], None], check_inputs: Callable[[], None] = lambda: None) -> None:
+    """Run a stage's `main` in the current folder, and publish its outputs."""
+    fingerprint = {"run": uuid.uuid4().hex}  # so that no run resumes from the checkpoint of another
+    params = read_yaml(PARAMS)
+    write(lambda outputs: main(Run(params, fingerprint, check_inputs, outputs)))
 
 
 def write(function: Callable[[Outputs], None]) -> None:
     """Call a function with `Outputs`, which are published when it returns."""
-    with whole_files() as outputs:
+    with all_or_none() as outputs:
         function(outputs)
 
 

@@ -17,32 +17,30 @@ import torch
 from torch import nn
 
 from stages import export
-from stages.common.errors import UserError
-from stages.common.splits import TEST, TRAIN
-from stages.export import CARD, METRICS, main
+from stages.export import CARD, SIZES, main
 from stages.exporting.formats import FORMATS
 from stages.exporting.torch_files import PROVENANCE, Classifier, write_torchscript
-from stages.network.checkpoint import save_network
-from stages.network.networks import build
+from stages.networks.checkpoint import save_network
+from stages.networks.convolutional import Convolutional
+from stages.networks.registry import Network, build, parse
+from stages.runtime.errors import UserError
+from stages.runtime.splits import TEST, TRAIN
 from tests.project import ROOT, Project, change, copy_of
-from tests.samples import DATASET, NETWORK, TRAINING, random_images, run_stage, store, write
+from tests.samples import DATASET, NETWORK, SHAPE, TRAINING, random_images, run_stage, store, write
 
 FILES = {form.name: form.file for form in FORMATS}
 IMAGES = random_images(25)
 INPUTS = (IMAGES.unsqueeze(1) / 255).numpy()
-CONVOLUTIONAL = {
-    "network": "convolutional",
-    "channels": [4, 8],
-    "kernel_sizes": [5, 3],
-    "pool_sizes": [2, 2],
-}
+CONVOLUTIONAL = Convolutional(
+    kind="convolutional", channels=[4, 8], kernel_sizes=[5, 3], pool_sizes=[2, 2]
+)
 
 
-def lay_out(description: dict) -> None:
+def lay_out(config: Network) -> None:
     """Store what export reads: a network (untrained), a training and a test set of 25 images."""
     torch.manual_seed(0)
-    network = build(description, 10)
-    write(lambda outputs: save_network(outputs, network, description, TRAINING))
+    network = build(config, SHAPE, 10)
+    write(lambda outputs: save_network(outputs, network, config, SHAPE, TRAINING))
     for path in (TRAIN, TEST):
         store(path, IMAGES, torch.arange(25) % 10)
 
@@ -68,8 +66,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def eager(folder: Path) -> np.ndarray:
-    """Return what the stored network itself says of the images."""
-    network = build(json.loads((folder / "models/network.json").read_text())["network"], 10)
+    """Return the stored network's probabilities of the images."""
+    record = json.loads((folder / "models/network.json").read_text())
+    network = build(parse(record["network"]), SHAPE, 10)
     weights = torch.load(folder / "models/model_weights.pth", weights_only=True)
     network.load_state_dict(weights)
     with torch.no_grad():
@@ -77,7 +76,7 @@ def eager(folder: Path) -> np.ndarray:
 
 
 def test_the_metrics_are_those_of_the_files(exported: Path):
-    assert json.loads((exported / METRICS).read_text()) == [
+    assert json.loads((exported / SIZES).read_text()) == [
         {"format": form.name, "bytes": (exported / form.file).stat().st_size} for form in FORMATS
     ]
 
@@ -87,8 +86,8 @@ def test_int8_is_near_the_network_and_onnx_is_it(exported: Path):
     difference = {}
     for name in ("onnx", "int8"):
         session = onnxruntime.InferenceSession(exported / FILES[name])
-        [found] = session.run(["probabilities"], {"images": INPUTS})
-        difference[name] = abs(found - expected).max()
+        [probabilities] = session.run(["probabilities"], {"images": INPUTS})
+        difference[name] = abs(probabilities - expected).max()
     assert difference["onnx"] < 1e-6
     assert 1e-6 < difference["int8"] < 0.01
 
@@ -143,7 +142,7 @@ def test_each_file_tells_where_it_comes_from(exported: Path):
     assert len(set(texts)) == 1
     provenance = json.loads(texts[0])
     assert provenance["training"] == TRAINING
-    assert provenance["network"] == CONVOLUTIONAL
+    assert provenance["network"] == CONVOLUTIONAL.model_dump()
     assert (
         provenance["test"]["accuracy"]
         == (eager(exported).argmax(axis=1) == np.arange(25) % 10).mean()
@@ -210,7 +209,7 @@ def test_a_refused_model_leaves_the_earlier_files(
         if damage == "no model":
             return b"damaged"
         torch.manual_seed(1)
-        network = nn.Sequential(build(NETWORK, 10), nn.Softmax(dim=1)).eval()
+        network = nn.Sequential(build(NETWORK, SHAPE, 10), nn.Softmax(dim=1)).eval()
         return write_torchscript(replace(classifier, network=network))
 
     forms = [replace(FORMATS[0], write=damaged), *FORMATS[1:]]
@@ -219,7 +218,7 @@ def test_a_refused_model_leaves_the_earlier_files(
     with pytest.raises(UserError, match=rf"^models/model\.pth: {line}.*not exported"):
         run_stage(main)
     assert all(file.read_bytes() == b"earlier" for file in FILES.values())
-    assert not METRICS.exists()
+    assert not SIZES.exists()
     assert sorted(path.name for path in Path("models").iterdir()) == sorted(
         ["model_weights.pth", "network.json", *(file.name for file in FILES.values())]
     )

@@ -5,24 +5,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.common.errors import UserError
-from stages.common.params import load_params
-from stages.common.splits import TRAIN, VALIDATION, load_split
-from stages.network.checkpoint import RECORD, WEIGHTS, load_network
-from stages.network.inference import accuracy, mean_loss, predict_batches
-from stages.network.networks import build
-from stages.train import EPOCHS, METRICS, main
-from stages.training import feed_forward
+from stages.networks.checkpoint import RECORD, WEIGHTS, load_network
+from stages.networks.inference import accuracy, mean_loss, predict_batches
+from stages.networks.registry import build
+from stages.runtime.errors import UserError
+from stages.runtime.splits import TRAIN, VALIDATION, load_split
+from stages.train import EPOCHS, RESULTS, main
+from stages.training.fast_mlp import FastMLP
+from stages.training.parallel import Group
+from stages.training.randomness import draw_from
 from tests.project import change
-from tests.samples import DATASET, random_images, run_stage, store
+from tests.samples import DATASET, RECIPES, SHAPE, random_images, recipe_of, run_stage, store
 
 IMAGES = random_images(70)
 LABELS = torch.arange(70) % 10
+SEED = "  seed: {}                 # draws initial"
 
 
 @pytest.fixture
 def prepared(params_file: Path) -> Path:
-    """What train reads: parameters for two epochs, 70 training and 20 validation images."""
+    """The stage's inputs: parameters for two epochs, 70 training and 20 validation images."""
     change(params_file, "epochs: 10", "epochs: 2")
     store(TRAIN, IMAGES, LABELS)
     store(VALIDATION, IMAGES[:20], LABELS[:20])
@@ -42,33 +44,33 @@ def test_each_epoch_is_one_line_and_one_row(prepared: Path, capsys: pytest.Captu
     rows = EPOCHS.read_text().splitlines()
     assert rows[0] == "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy"
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2"]
-    last = json.loads(METRICS.read_text())
+    last = json.loads(RESULTS.read_text())
     figures = [
-        last[part][name] for part in ("train", "validation") for name in ("loss", "accuracy")
+        last[split][name] for split in ("train", "validation") for name in ("loss", "accuracy")
     ]
     assert [float(cell) for cell in rows[-1].split(",")[1:]] == figures
     assert f"{last['validation']['loss']:.6f}" in lines[-1]
 
 
-def test_the_stored_network_has_the_last_validation_s_figures(prepared: Path):
+def test_the_stored_network_reproduces_its_validation_results(prepared: Path):
     run_stage(main)
     network, _ = load_network()
     logits = predict_batches(network, IMAGES[:20], batch_size=20)
-    assert json.loads(METRICS.read_text())["validation"] == pytest.approx(
+    assert json.loads(RESULTS.read_text())["validation"] == pytest.approx(
         {"loss": mean_loss(logits, LABELS[:20]), "accuracy": accuracy(logits, LABELS[:20])}
     )
 
 
 def test_the_seed_draws_the_initial_weights_too(prepared: Path):
-    change(prepared, "  seed: 0                 # draws initial", "  seed: 7  # draws initial")
+    change(prepared, SEED.format(0), SEED.format(7))
     run_stage(main)
     stored, _ = load_network()
-    recipe = load_params().recipe
-    torch.manual_seed(7)
-    network = build(recipe.architecture, 10)
-    training = feed_forward.Training(network, load_split(TRAIN), recipe, 7)
-    for epoch in range(1, recipe.epochs + 1):
-        training.epoch(epoch)
+    recipe = recipe_of("tutorial", epochs=2)
+    with draw_from(torch.Generator().manual_seed(7)):
+        network = build(recipe.network, SHAPE, 10)
+    trainer = FastMLP(network, load_split(TRAIN), recipe, 7, Group())
+    for epoch in (1, 2):
+        trainer.epoch(epoch)
     for name, values in network.state_dict().items():
         assert torch.equal(stored.state_dict()[name], values)
 
@@ -76,11 +78,11 @@ def test_the_seed_draws_the_initial_weights_too(prepared: Path):
 @pytest.mark.parametrize("name", ["tutorial", "convolutional"])
 def test_the_record_says_how_the_weights_were_made(prepared: Path, name: str):
     change(prepared, "recipe: tutorial", f"recipe: {name}")
-    change(prepared, "  seed: 0                 # draws initial", "  seed: 7  # draws initial")
+    change(prepared, SEED.format(0), SEED.format(7))
     prepared.write_text(prepared.read_text().replace("epochs: 8\n", "epochs: 1\n"))
     run_stage(main)
     _, record = load_network()
-    recipe = load_params().recipe
+    recipe = recipe_of(name, epochs=2 if name == "tutorial" else 1).model_dump(mode="json")
     parameters = record["training"].pop("parameters")
     assert record["training"] == {
         "dataset": DATASET,
@@ -89,19 +91,18 @@ def test_the_record_says_how_the_weights_were_made(prepared: Path, name: str):
         "seed": 7,
         "device": "cpu",
     }
-    assert record["network"] | parameters == recipe.model_dump()
-    assert record["network"] == recipe.architecture
-    assert record["network"].keys().isdisjoint(parameters)
+    assert {"network": record["network"], **parameters} == recipe
+    assert tuple(record["shape"]) == SHAPE
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(prepared: Path):
     def files() -> list[bytes]:
         run_stage(main)
-        return [path.read_bytes() for path in (WEIGHTS, RECORD, METRICS, EPOCHS)]
+        return [path.read_bytes() for path in (WEIGHTS, RECORD, RESULTS, EPOCHS)]
 
     first = files()
     assert files() == first
-    change(prepared, "  seed: 0                 # draws initial", "  seed: 1  # draws initial")
+    change(prepared, SEED.format(0), SEED.format(1))
     assert all(new != old for new, old in zip(files(), first, strict=True))
 
 
@@ -113,25 +114,26 @@ def test_without_a_validation_set_training_reports_the_training_loss_alone(
     output = capsys.readouterr().out
     assert "Epoch 2: train loss " in output
     assert "validation" not in output
-    assert list(json.loads(METRICS.read_text())) == ["train"]
+    assert list(json.loads(RESULTS.read_text())) == ["train"]
     assert EPOCHS.read_text().splitlines()[-1].endswith(",,")  # empty cells
 
 
-def test_a_loss_that_is_no_number_ends_training_and_keeps_earlier_weights(prepared: Path):
+def test_an_infinite_loss_ends_training_and_keeps_the_earlier_weights(prepared: Path):
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+38")
-    files = (WEIGHTS, RECORD, METRICS, EPOCHS)
+    files = (WEIGHTS, RECORD, RESULTS, EPOCHS)
     for path in files:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"earlier")
     with pytest.raises(
-        UserError, match=r"recipes\.tutorial\.learning_rate: 1e\+38 led to losses of \[(nan|inf), "
+        UserError,
+        match=r"optimizer\.learning_rate: 1e\+38 led to losses of \[(nan|inf), ",
     ):
         run_stage(main)
     assert all(path.read_bytes() == b"earlier" for path in files)
     assert {*Path("models").iterdir(), *Path("metrics").iterdir()} == set(files)
 
 
-def test_weights_that_are_no_numbers_are_refused_although_the_loss_before_was_one(prepared: Path):
+def test_infinite_weights_are_refused_even_if_the_training_loss_is_finite(prepared: Path):
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+38")
     change(prepared, "epochs: 2\n    batch_size: 32", "epochs: 1\n    batch_size: 1000")
     with pytest.raises(UserError, match=r"losses of \[2\.\d+, nan\] and to weights that are not f"):
@@ -139,7 +141,7 @@ def test_weights_that_are_no_numbers_are_refused_although_the_loss_before_was_on
     assert not WEIGHTS.exists()
 
 
-def test_a_validation_loss_that_is_no_number_is_refused_although_the_weights_are(prepared: Path):
+def test_an_infinite_validation_loss_is_refused_even_if_the_weights_are_finite(prepared: Path):
     change(prepared, "learning_rate: 1.0e-3", "learning_rate: 1.0e+37")
     change(prepared, "epochs: 2\n    batch_size: 32", "epochs: 1\n    batch_size: 1000")
     with pytest.raises(
@@ -149,7 +151,7 @@ def test_a_validation_loss_that_is_no_number_is_refused_although_the_weights_are
 
 
 @pytest.mark.parametrize("content", [None, b"", b"damaged"])
-def test_prepared_data_that_cannot_be_read_is_one_line(prepared: Path, content: bytes | None):
+def test_missing_or_damaged_prepared_data_is_one_line(prepared: Path, content: bytes | None):
     path = Path("data/prepared/train.safetensors")
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^{path}: [^\n]*`dvc repro[^\n]*$"):
@@ -159,9 +161,9 @@ def test_prepared_data_that_cannot_be_read_is_one_line(prepared: Path, content: 
 def test_the_inputs_are_checked_after_each_epoch(
     prepared: Path, capsys: pytest.CaptureFixture[str]
 ):
-    change(prepared, "  seed: 0                 # draws initial", "  seed: 1  # draws initial")
+    change(prepared, SEED.format(0), SEED.format(1))
     run_stage(main)
-    change(prepared, "  seed: 1  # draws initial", "  seed: 0  # draws initial")
+    change(prepared, SEED.format(1), SEED.format(0))
     capsys.readouterr()
     earlier = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     checks = []
@@ -176,13 +178,13 @@ def test_the_inputs_are_checked_after_each_epoch(
     assert checks[0] == ""
     assert checks[1].startswith("Epoch 1: ")
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == earlier
-    assert earlier.keys() > {WEIGHTS, RECORD, METRICS, EPOCHS}
+    assert earlier.keys() > {WEIGHTS, RECORD, RESULTS, EPOCHS}
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_every_recipe_trains(prepared: Path, device: str):
     text = prepared.read_text()
-    for recipe in ("tutorial", "fast", "convolutional", "thorough"):
+    for recipe in RECIPES:
         changed = text.replace("recipe: tutorial", f"recipe: {recipe}")
         changed = re.sub(r"epochs: \d+", "epochs: 1", changed)
         prepared.write_text(changed.replace("device: cpu ", f"device: {device} "))

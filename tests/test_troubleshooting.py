@@ -1,22 +1,17 @@
-import ast
-from itertools import pairwise
-
 import pytest
 
-from tests.project import ROOT
-from tests.troubleshooting import PAGE, Row, rows
+from tests.troubleshooting import PAGE, assert_explained, rows
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row.line[:40])
-def test_each_row_is_looked_up_by_the_test_that_it_names(row: Row):
-    file, _, name = row.test.partition("::")
-    module = ast.parse((ROOT / file).read_text())
-    functions = {part.name: part for part in ast.walk(module) if isinstance(part, ast.FunctionDef)}
-    assert name in functions, f"{row.test}: no such test"
-    assert "explained(" in ast.unparse(functions[name]), f"{row.test} does not look its row up"
+def test_each_row_has_a_line_and_an_action():
+    table_lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert len(rows()) == len(table_lines) > 0
 
 
-def test_each_row_is_in_a_table():
-    lines = PAGE.read_text().splitlines()
-    for above, line in pairwise(lines):
-        assert not line.startswith("| `") or above.startswith("|"), line
+@pytest.mark.parametrize(
+    "output",
+    ["", "no line of the page", "error: models/x: No space left on device\nerror: unknown"],
+)
+def test_what_the_page_does_not_explain_fails(output: str):
+    with pytest.raises(AssertionError):
+        assert_explained(output)

@@ -3,13 +3,13 @@ import re
 
 import torch
 
-from stages.common.params import ExportParams
 from stages.exporting.card import render
 from stages.exporting.formats import FORMATS
-from stages.scoring.scores import score
+from stages.exporting.params import ExportParams
+from stages.metrics.scores import score
 from tests.samples import CLASSES, TRAINING
 
-NETWORK = {"network": "feed_forward", "hidden_sizes": [16]}
+NETWORK = {"kind": "feed_forward", "hidden_sizes": [16]}
 PROVENANCE = {
     "network": NETWORK,
     "training": TRAINING | {"images": 54_321, "recipe": "mine", "parameters": {"epochs": 7}},

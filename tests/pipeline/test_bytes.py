@@ -19,8 +19,8 @@ import stages
 from stages import evaluate, train
 from stages.exporting import onnx_files
 from stages.exporting.torch_files import Classifier
-from stages.network.checkpoint import load_network
-from stages.network.pixels import to_input
+from stages.networks.checkpoint import load_network
+from stages.networks.pixels import to_input
 from tests.pipeline import digests
 from tests.project import ROOT, Project
 from tests.samples import random_images, run_stage
@@ -53,21 +53,24 @@ def test_this_processor_gives_the_committed_bytes():
 @common_bytes
 @pytest.mark.slow
 @pytest.mark.skipif(not AVX512, reason="a processor without AVX-512")
-def test_what_mkl_has_for_avx_512_is_not_used():
-    """MKL's functions take it on Intel's processors only, unless this variable asks for it."""
+def test_mkls_kernels_for_avx_512_are_not_used():
+    """MKL's functions use them on Intel's processors only, unless this variable asks for them."""
     forced = {"MKL_VML_DEBUG_CPU_TYPE": "5"}
     code = "import torch, zlib; print(zlib.crc32(torch.linspace(0, 1, 9999).tanh().numpy()))"
     plain, other = (
         subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | some, capture_output=True, check=True
+            [sys.executable, "-c", code],
+            env=os.environ | variables,
+            capture_output=True,
+            check=True,
         ).stdout
-        for some in ({}, forced)
+        for variables in ({}, forced)
     )
     assert plain != other  # the variable still has its effect
     assert short_runs(**forced) == EXPECTED
 
 
-# Intel's first processor with AVX2, and AMD's second generation. QEMU 7.2 plays none with AVX-512.
+# Intel's first processor with AVX2, and AMD's second generation. QEMU 7.2 emulates no AVX-512.
 @common_bytes
 @pytest.mark.slow
 @pytest.mark.parametrize("processor", ["Haswell", "EPYC-Rome"])
@@ -77,29 +80,29 @@ def test_other_processors_give_the_same_bytes(processor: str):
         pytest.skip("no qemu-x86_64: install the package qemu-user")
     for _ in range(ATTEMPTS):
         try:
-            found = short_runs("--undistorted", on=(emulator, "-cpu", processor))
+            printed = short_runs("--not-augmented", on=(emulator, "-cpu", processor))
             break
         except subprocess.CalledProcessError as error:
             if error.returncode >= 0:
                 raise
     else:
         pytest.skip(f"QEMU itself crashed {ATTEMPTS} times, which says nothing about bytes")
-    assert found == {name: EXPECTED[name] for name in found}
-    assert set(EXPECTED) - set(found) == set(digests.DISTORTING)
+    assert printed == {name: EXPECTED[name] for name in digests.NOT_AUGMENTED}
 
 
-# What PyTorch may execute. Names do not tell where an operation is computed: that these are not MKL's
-# was found by comparing bytes on a real AMD EPYC, on QEMU's Haswell and EPYC-Rome, and with the kernels
-# that MKL has for AVX-512; what bends images, on the real processor alone.
+# The operations that PyTorch may execute. Names do not show where an operation is computed. That these
+# are not MKL's was found by comparing bytes on a real AMD EPYC, on QEMU's Haswell and EPYC-Rome, and
+# with the kernels that MKL has for AVX-512; those of augmentation, on the real processor alone.
 EQUAL = {
-    "moving values": """as_strided cat clone copy_ detach detach_ empty fill_ flatten index item
-        lift_fresh _local_scalar_dense new_empty new_zeros ones ones_like one_hot pad permute
+    "moving values": """as_strided cat clone copy_ detach detach_ empty expand eye fill_ flatten
+        index item lift_fresh _local_scalar_dense new_empty new_zeros ones ones_like one_hot pad permute
         repeat_interleave resolve_conj resolve_neg select set_ slice split split_with_sizes
         stack sym_size t to _to_copy transpose unbind unsqueeze _unsafe_view view zero_ zeros
         zeros_like""",
-    "whole numbers, comparisons": """all aminmax any argmax eq ge le lt max min ne nonzero sort""",
+    "whole numbers, comparisons": """all aminmax any arange argmax eq equal ge le lt max min ne
+        nonzero sort""",
     "element by element": """abs add add_ addcmul clamp_min div div_ dropout gelu gelu_backward
-        mul mul_ neg relu sigmoid sub threshold_backward _foreach_add_ _fused_adam_
+        mul mul_ neg reciprocal relu sigmoid sub threshold_backward _foreach_add_ _fused_adam_
         _fused_adamw_""",
     "sums in an order of ATen's own": """mean sum softmax log_softmax _log_softmax
         _log_softmax_backward_data cross_entropy_loss nll_loss_forward nll_loss_backward batch_norm
@@ -107,8 +110,8 @@ EQUAL = {
         max_pool2d_with_indices max_pool2d_with_indices_backward""",
     "random numbers": "rand randn randperm uniform_",
     "oneDNN": "conv2d convolution convolution_backward",
-    "bending images": "affine_grid_generator grid_sampler_2d upsample_bicubic2d",
-    "ours, in network/kernels.py": "addmm bmm cos linear mm sin tanh",
+    "augmentation": "affine_grid_generator grid_sampler_2d upsample_bicubic2d",
+    "ours, in networks/kernels.py": "addmm bmm cos linear mm sin tanh",
 }
 
 
@@ -153,7 +156,7 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Callable[[], contextlib.Abstrac
     return watch
 
 
-@pytest.mark.parametrize("recipe", digests.RECIPES)
+@pytest.mark.parametrize("recipe", digests.NOT_AUGMENTED + digests.AUGMENTED)
 def test_pytorch_executes_only_what_is_known_to_be_equal(
     in_empty_folder: Path, watching: Callable, recipe: str
 ):
@@ -163,26 +166,22 @@ def test_pytorch_executes_only_what_is_known_to_be_equal(
         run_stage(evaluate.main)
     network = nn.Sequential(load_network()[0], nn.Softmax(dim=1)).eval().requires_grad_(False)
     classifier = Classifier(network, {}, to_input(random_images(20)))
-    onnx_files.write_onnx(classifier)  # what is executed for the graph alone shows in no file
+    onnx_files.write_onnx(classifier)  # what builds the graph computes nothing in the file
     with watching() as seen_by_export:
         onnx_files.activation_ranges(classifier)
     known = set(" ".join(EQUAL.values()).split())
     assert seen | seen_by_export <= known
-    # It sees what threads execute, and the backward pass.
-    some = (
-        {"convolution_backward", "grid_sampler_2d"} if recipe in digests.DISTORTING else {"one_hot"}
-    )
-    assert some <= seen
+    assert not seen.isdisjoint({"convolution_backward", "one_hot"})  # of the threads
 
 
-def test_an_operation_that_is_not_known_is_seen(watching: Callable):
+def test_an_unknown_operation_in_a_thread_is_seen(watching: Callable):
     with watching() as seen, ThreadPoolExecutor(1) as pool:
         pool.submit(lambda: torch.ones(2).exp()).result()
     assert "exp" in seen
 
 
 @pytest.mark.slow
-def test_no_stage_takes_a_product_from_mkl(reproduced: Project):
+def test_no_stage_computes_a_product_by_mkl(reproduced: Project):
     """MKL prints a line for each of its products, in any thread, but none for its other functions."""
     verbose = {"MKL_VERBOSE": "1"}
     product = "import torch; torch.rand(9, 9) @ torch.rand(9, 9)"
@@ -201,14 +200,14 @@ def test_no_stage_takes_a_product_from_mkl(reproduced: Project):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("import numpy, stages.train", "how to compute: numpy; start Python anew"),
-        ("import torch, stages.evaluate", "how to compute: numpy, torch; start Python anew"),
+        ("import numpy, stages.train", "how to compute: numpy; restart Python"),
+        ("import torch, stages.evaluate", "how to compute: numpy, torch; restart Python"),
         ("import stages, numpy, torch, stages.export", ""),
-        # As in a notebook, of which `predict` asks for nothing.
+        # As in a notebook; `predict` does not depend on how NumPy computes.
         ("import numpy, predict.model", ""),
     ],
 )
-def test_a_stage_that_could_not_say_how_to_compute_says_so(code: str, message: str):
+def test_libraries_that_were_imported_before_stages_are_refused(code: str, message: str):
     result = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -222,17 +221,17 @@ def test_a_stage_that_could_not_say_how_to_compute_says_so(code: str, message: s
 
 
 @common_bytes
-def test_settings_that_are_inherited_are_never_too_late():
+def test_inherited_settings_allow_any_order_of_imports():
     """As in the processes that a stage, or a test, starts."""
     code = "import numpy, torch, stages.train"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @common_bytes
-def test_without_avx2_a_stage_runs_and_says_that_its_bytes_are_its_own(
+def test_without_avx2_a_stage_runs_and_notes_that_its_bytes_may_differ(
     reproduced: Project, tmp_path: Path
 ):
-    """Linux tells of no AVX2 where another file lies over /proc/cpuinfo, for this process alone."""
+    """Another file is mounted over /proc/cpuinfo, for the stage's process alone."""
     text = Path("/proc/cpuinfo").read_text().replace(" avx2 ", " ")
     (tmp_path / "cpuinfo").write_text(text)
     namespace = ("unshare", "--map-root-user", "--mount", "sh", "-c")

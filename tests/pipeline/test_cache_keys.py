@@ -3,134 +3,73 @@
 import io
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import networkx
 import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
+from stages.runtime.config import lookup
+from tests.pipeline.test_rooms import MODULES, PARAMS, PIPELINE, all_imports
 from tests.project import ROOT, Project, copy_of
+from tests.samples import set_value
 
-# By hand, so that a dependency that is lost from dvc.yaml does not vanish from here too.
-ALL = {"prepare", "train", "evaluate", "export"}
-NOT_PREPARE = {"train", "evaluate", "export"}
-SCORING = {"evaluate", "export"}
-FOLLOWING = {
-    "prepare": ALL,
-    "train": NOT_PREPARE,
+FOLLOWING = {  # a stage, and the stages that use its outputs
+    "prepare": {"prepare", "train", "evaluate", "export"},
+    "train": {"train", "evaluate", "export"},
     "evaluate": {"evaluate"},
     "export": {"export"},
-    "recipes.tutorial": NOT_PREPARE,
-    # Of a recipe that is not chosen nothing depends.
-    "recipes.fast": set(),
-    "recipes.convolutional": set(),
-    "recipes.thorough": set(),
 }
-FEED_FORWARD = {
-    "network": "recurrent",
-    "hidden_sizes": [64],
-    "activations": ["gelu"],
-    "dropout": 0.3,
-    "epochs": 9,
-    "batch_size": 33,
-    "learning_rate": 0.002,
-    "shards": 3,
-}
-CONVOLUTIONAL = {
-    "network": "recurrent",
-    "channels": [4, 8, 16],
-    "kernel_sizes": [3, 3, 3],
-    "pool_sizes": [1, 1, 1],
-    "epochs": 9,
-    "batch_size": 33,
-    "learning_rate": 0.002,
-    "warmup": 0.2,
-    "weight_decay": 0.1,
-    "rotation": 5.0,
-    "scaling": 0.2,
-    "shear": 0.2,
-    "shift": 1.0,
-    "bend": 0.1,
-    "shards": 3,
-}
-TRAINING = "__init__ addresses distortion feed_forward launch loop meeting parallel resume setup"
-# Each leaf of params.yaml, and another value for it.
-OTHER_VALUES = {
-    "prepare.dataset": "mnist",
-    "prepare.validation_size": 100,
-    "prepare.seed": 1,
-    "prepare.test_share": 0.3,
-    "prepare.layout": "resize",
-    "prepare.skip_unreadable": True,
-    "train.recipe": "fast",
-    "train.seed": 1,
-    "train.device": "auto",
-    **{
-        f"recipes.{recipe}.{name}": value
-        for recipe, values in {
-            "tutorial": FEED_FORWARD,
-            "fast": FEED_FORWARD,
-            "convolutional": CONVOLUTIONAL,
-            "thorough": CONVOLUTIONAL,
-        }.items()
-        for name, value in values.items()
-    },
-    "evaluate.batch_size": 999,
-    "export.tolerance": 0.0001,
-    "export.calibration_images": 999,
-    "export.max_accuracy_drop": 0.1,
-}
-READERS = {
-    "stages/__init__.py": ALL,
-    "stages/requirements.txt": ALL,
-    "stages/prepare.py": {"prepare"},
-    "stages/train.py": {"train"},
-    "stages/evaluate.py": {"evaluate"},
-    "stages/export.py": {"export"},
-    **{
-        f"stages/{room}/{module}.py": readers
-        for room, readers, modules in (
-            ("common", ALL, "__init__ errors files frame params processes splits stage"),
-            (
-                "datasets",
-                {"prepare"},
-                "__init__ dataset description digits dividing download folder idx layout pictures "
-                "summary torchvision_import",
-            ),
-            ("drawing", {"prepare", "evaluate"}, "__init__ sheet"),
-            ("evaluation", {"evaluate"}, "__init__ confusions gallery"),
-            ("exporting", {"export"}, "__init__ card formats onnx_files torch_files trial"),
-            ("network", NOT_PREPARE, "__init__ checkpoint inference networks kernels pixels"),
-            ("scoring", SCORING, "__init__ scores"),
-            ("training", {"train"}, TRAINING),
-        )
-        for module in modules.split()
-    },
-    "data/digits/dataset.yaml": {"prepare"},
-    # What changes no result.
-    "data/mnist/dataset.yaml": set(),
-    "requirements.txt": set(),
-    "requirements-dev.txt": set(),
-    "requirements.lock": set(),
-    "requirements-dev.lock": set(),
-    "Makefile": set(),
-    ".dvc/plots/recall.json": set(),
-}
+READERS = {path: {stage for stage in PIPELINE if path in all_imports(stage)} for path in MODULES}
+# The files in stages/, and one of each room, which is one dependency to DVC.
+EDITED = [path for path in MODULES if path.parent == ROOT / "stages"]
+EDITED += {path.parent: path for path in MODULES if path not in EDITED}.values()
+# Files that change no result.
+OTHERS = ["requirements.txt", "requirements.lock", "requirements-dev.txt", "requirements-dev.lock"]
+OTHERS += ["data/mnist/dataset.yaml", "Makefile", "README.md", ".dvc/plots/recall.json"]
+CHOICES = {"prepare.dataset": "symbols", "train.recipe": "fast"}  # of what exists
+
+
+def leaves(values: dict, prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+CHOSEN = f"recipes.{PARAMS['train']['recipe']}."
+KEYS = [key for key in leaves(PARAMS) if key.startswith(CHOSEN) or not key.startswith("recipes.")]
+OTHER_KEYS = [key for key in leaves(PARAMS) if key not in KEYS]  # of recipes that are not chosen
+
+
+def another(key: str) -> object:
+    """Return another value for a key."""
+    match value := lookup(PARAMS, key):
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case list():
+            return [*value, "more"]
+    return CHOICES.get(key, f"another {value}")
 
 
 @pytest.fixture(scope="module")
 def project(on_digits: tuple[Project, str], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return copy_of(on_digits[0], tmp_path_factory.mktemp("cache keys") / "project")
+    project = copy_of(on_digits[0], tmp_path_factory.mktemp("cache keys") / "project")
+    project.run("git", "commit", "--quiet", "--all", "--message=Run on the digits")
+    return project
 
 
 @pytest.fixture
 def unchanged(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project in which nothing has changed, and nothing will have after the test."""
+    """A project in which nothing has changed; what a test changes is undone."""
     monkeypatch.chdir(project.folder)
-    before = {file: project.read(file) for file in ["params.yaml", "dvc.lock", *READERS]}
     yield project
-    for file, content in before.items():
-        (project.folder / file).write_bytes(content)
+    project.run("git", "checkout", "--quiet", "--", ".")
+    project.run("git", "clean", "--quiet", "--force", "-d")
 
 
 def would_run() -> set[str]:
@@ -141,50 +80,76 @@ def would_run() -> set[str]:
         return changed.union(*(networkx.ancestors(names, stage) for stage in changed))
 
 
-def edit_params(project: Project, key: str, value: object) -> None:
-    path = project.folder / "params.yaml"
-    params = YAML(typ="safe").load(path)
-    *sections, name = key.split(".")
-    parameters = params
-    for section in sections:
-        parameters = parameters[section]
-    assert parameters[name] != value
-    parameters[name] = value
-    YAML().dump(params, path)
+def follow(stages: set[str]) -> set[str]:
+    return set().union(*(FOLLOWING[stage] for stage in stages))
 
 
-def test_nothing_has_changed(unchanged: Project):
+def append(file: Path | str) -> None:
+    """Change a file's content."""
+    with Path(file).open("ab") as opened:
+        opened.write(b"\n")
+
+
+def edit_params(key: str, value: object) -> None:
+    params = YAML(typ="safe").load(Path("params.yaml"))
+    set_value(params, key, value)
+    YAML().dump(params, Path("params.yaml"))
+
+
+def test_dvc_sees_every_module_and_no_change(unchanged: Project):
+    with Repo() as repo:
+        ignored = [path for path in MODULES if repo.dvcignore.is_ignored_file(str(path))]
+    assert ignored == []
     assert would_run() == set()
 
 
-@pytest.mark.parametrize("key", OTHER_VALUES)
-def test_a_parameter_reruns_its_stage_and_what_follows(unchanged: Project, key: str):
-    edit_params(unchanged, key, OTHER_VALUES[key])
-    assert would_run() == FOLLOWING[key.rpartition(".")[0]]
+@pytest.mark.parametrize("key", KEYS)
+def test_a_parameter_reruns_its_stage_and_those_that_follow(unchanged: Project, key: str):
+    edit_params(key, another(key))
+    section = key.partition(".")[0]
+    assert would_run() == FOLLOWING["train" if section == "recipes" else section]
 
 
-def test_of_the_recipes_only_the_chosen_one_counts(unchanged: Project):
-    edit_params(unchanged, "train.recipe", "fast")
+def test_only_the_chosen_recipe_counts(unchanged: Project):
+    for key in OTHER_KEYS:
+        edit_params(key, another(key))
+    assert would_run() == set()
+    edit_params("train.recipe", "fast")
     unchanged.run("dvc", "commit", "--force", "train")
     assert would_run() == set()
-    edit_params(unchanged, "recipes.tutorial.epochs", 9)
+    edit_params("recipes.tutorial.epochs", 9)
     assert would_run() == set()
-    edit_params(unchanged, "recipes.fast.epochs", 9)
-    assert would_run() == NOT_PREPARE
+    edit_params("recipes.fast.epochs", 9)
+    assert would_run() == FOLLOWING["train"]
 
 
-@pytest.mark.parametrize("file", READERS)
-def test_a_module_reruns_the_stages_that_read_it_and_what_follows(unchanged: Project, file: str):
-    path = unchanged.folder / file
-    path.write_bytes(path.read_bytes() + b"# changed\n")
-    assert would_run() == set().union(*(FOLLOWING[stage] for stage in READERS[file]))
+@pytest.mark.parametrize("path", EDITED, ids=lambda path: path.name)
+def test_a_module_reruns_the_stages_that_import_it_and_those_that_follow(
+    unchanged: Project, path: Path
+):
+    append(path.relative_to(ROOT))
+    assert would_run() == follow(READERS[path])
 
 
-def test_a_set_of_pictures_reruns_its_stage_where_something_is_learned_from_it(unchanged: Project):
-    edit_params(unchanged, "prepare.dataset", "symbols")
+def test_the_schema_of_a_recipe_does_not_rerun_prepare(unchanged: Project):
+    for path in ("stages/training/recipe.py", *map(str, Path("stages/networks").glob("*.py"))):
+        append(path)
+    assert would_run() == FOLLOWING["train"]
+
+
+def test_packages_rerun_all_stages_and_other_files_none(unchanged: Project):
+    for file in OTHERS:
+        append(file)
+    assert would_run() == set()
+    append("stages/requirements.txt")
+    assert would_run() == FOLLOWING["prepare"]
+
+
+def test_only_the_chosen_set_of_pictures_counts(unchanged: Project):
+    edit_params("prepare.dataset", "symbols")
     unchanged.run("dvc", "commit", "--force", "prepare")
     assert would_run() == set()
-    folder = unchanged.folder / "data/symbols"
+    folder = Path("data/symbols")
     picture = folder / "cross/00.png"
     content = picture.read_bytes()
     for other in (content + b" ", None):
@@ -196,72 +161,34 @@ def test_a_set_of_pictures_reruns_its_stage_where_something_is_learned_from_it(u
     assert would_run() == FOLLOWING["prepare"]
     shutil.rmtree(folder / "star")
     for name in (".DS_Store", "Thumbs.db", "cross/00.png~", "cross/.00.png.swp"):
-        (folder / name).write_bytes(b"")
-        assert would_run() == set(), name
-        (folder / name).unlink()
-    # Another set does not count.
-    description = unchanged.folder / "data/digits/dataset.yaml"
-    description.write_bytes(description.read_bytes() + b"# changed\n")
+        (folder / name).touch()
+    append("data/digits/dataset.yaml")
     assert would_run() == set()
 
 
-def test_the_tables_name_every_parameter_and_every_module():
-    params = YAML(typ="safe").load(ROOT / "params.yaml")
-    assert list(OTHER_VALUES) == list(leaves(params))
-    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "stages").rglob("*.py")}
-    named = {file for file in READERS if file.startswith("stages/")}
-    assert named == files | {"stages/requirements.txt"}
+def test_files_of_editors_and_python_rerun_nothing(unchanged: Project):
+    room = Path("stages/training")
+    for name in ("__pycache__/a.pyc", ".ipynb_checkpoints/a.py", ".loop.py.swp", "loop.py~"):
+        (room / name).parent.mkdir(exist_ok=True)
+        (room / name).touch()
+    for name in (".DS_Store", "loop.py.tmp"):
+        (room / name).touch()
+    unchanged.run("python", "-m", "compileall", "-q", "stages")
+    assert would_run() == set()
 
 
-def leaves(values: dict, prefix: str = "") -> Iterator[str]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
+def test_a_new_module_reruns_the_stages_that_read_its_room(unchanged: Project):
+    Path("stages/metrics/more.py").touch()
+    assert would_run() == {"evaluate", "export"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "__pycache__/a.pyc",
-        ".ipynb_checkpoints/loop-checkpoint.py",
-        ".loop.py.swp",
-        "loop.py~",
-        ".DS_Store",
-        "loop.py.tmp",
-    ],
-)
-def test_what_editors_and_python_leave_in_a_room_reruns_nothing(unchanged: Project, name: str):
-    path = unchanged.folder / "stages/training" / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"left")
-    try:
-        assert would_run() == set()
-    finally:
-        path.unlink()
-
-
-def test_a_new_module_in_a_room_reruns_the_stages_that_read_it(unchanged: Project):
-    path = unchanged.folder / "stages/scoring/more.py"
-    path.touch()
-    try:
-        assert would_run() == SCORING
-    finally:
-        path.unlink()
-
-
-def reorder(text: str) -> str:
-    """The same values in another order, with other white space and without comments."""
+def reordered(text: str) -> str:
+    """Return the same values in another order, with other white space and without comments."""
     params = YAML(typ="safe").load(text)
-    reversed_params = {
-        section: dict(reversed(values.items())) if isinstance(values, dict) else values
-        for section, values in reversed(params.items())
-    }
     stream = io.StringIO()
     yaml = YAML()
     yaml.indent(mapping=6, sequence=4, offset=2)
-    yaml.dump(reversed_params, stream)
+    yaml.dump({name: dict(reversed(params[name].items())) for name in reversed(params)}, stream)
     return stream.getvalue()
 
 
@@ -272,20 +199,15 @@ def reorder(text: str) -> str:
         lambda text: text.replace("\n", "\n\n"),
         lambda text: text.replace("1.0e-3", "0.001").replace("1.0e-5", "1e-5"),
         lambda text: f"{text}\nof_another_tool:\n  level: 3\n",
-        reorder,
+        reordered,
     ],
     ids=["comment", "blank lines", "spelling", "another section", "order"],
 )
-def test_what_cannot_alter_a_result_reruns_nothing(
+def test_the_same_values_in_another_form_rerun_nothing(
     unchanged: Project, change: Callable[[str], str]
 ):
-    text = unchanged.read("params.yaml").decode()
+    text = Path("params.yaml").read_text()
     changed = change(text)
     assert changed != text
-    (unchanged.folder / "params.yaml").write_text(changed)
-    assert would_run() == set()
-
-
-def test_a_cached_file_or_bytecode_beside_a_module_reruns_nothing(unchanged: Project):
-    unchanged.run("python", "-m", "compileall", "-q", "stages")
+    Path("params.yaml").write_text(changed)
     assert would_run() == set()

@@ -1,55 +1,48 @@
+"""Threads and the environment never change the weights."""
+
 import subprocess
 import sys
 
 import pytest
 
 from tests.project import ROOT, clean_environment
+from tests.samples import RECIPES
 
 pytestmark = pytest.mark.slow
 
 DIGEST = """
-import hashlib, sys
-import stages
-import torch
-from stages.common.params import load_params
-from stages.network.networks import build
-from stages.training import feed_forward, loop
-from stages.training.parallel import Group
-from stages.training.setup import fix_randomness
-from tests.samples import split_of
-name, threads = sys.argv[1], int(sys.argv[2])
-recipe = load_params().recipes[name].model_copy(update={"epochs": 2})
-fix_randomness(seed=0)
-images = torch.randint(0, 256, (320, 28, 28), dtype=torch.uint8)
-split = split_of(images, torch.arange(320) % 10)
-network = build(recipe.architecture, 10)
-training = (
-    feed_forward.Training(network, split, recipe, 0)
-    if recipe.network == "feed_forward"
-    else loop.Training(network, split, recipe, 0, Group(threads))
-)
-for epoch in (1, 2):
-    training.epoch(epoch)
-weights = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
-print(hashlib.sha256(weights).hexdigest())
+import contextlib, hashlib, io, sys, tempfile
+from stages import train
+from stages.networks.checkpoint import WEIGHTS
+from tests.pipeline import digests
+from tests.samples import run_stage
+recipe, *numbers = sys.argv[1:]
+with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    digests.lay_out(recipe)
+    for threads in map(int, numbers):
+        train.own_threads = lambda device: threads
+        with contextlib.redirect_stdout(io.StringIO()):
+            run_stage(train.main)
+        print(hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())
 """
 
 
-def digest(recipe: str, threads: int = 1, **environment: str) -> str:
-    """Return the checksum of what two epochs on 320 images give in a process of their own."""
-    return subprocess.run(
-        [sys.executable, "-c", DIGEST, recipe, str(threads)],
+def digests(recipe: str, *threads: int, **environment: str) -> list[str]:
+    """Return the checksum of the weights of two epochs, for each number of threads."""
+    result = subprocess.run(
+        [sys.executable, "-c", DIGEST, recipe, *map(str, threads)],
         cwd=ROOT,
         env=clean_environment(ROOT) | environment,
         capture_output=True,
         text=True,
         check=True,
-    ).stdout
+    )
+    return result.stdout.split()
 
 
 @pytest.fixture(scope="module", params=["tutorial", "convolutional"])
-def expected(request: pytest.FixtureRequest) -> tuple[str, str]:
-    return request.param, digest(request.param)
+def expected(request: pytest.FixtureRequest) -> tuple[str, list[str]]:
+    return request.param, digests(request.param, 1)
 
 
 @pytest.mark.parametrize(
@@ -60,17 +53,19 @@ def expected(request: pytest.FixtureRequest) -> tuple[str, str]:
         {"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Nehalem"},
         {"ONEDNN_MAX_CPU_ISA": "SSE41", "NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"},
         {"NPY_ENABLE_CPU_FEATURES": "AVX2"},
-        # What no longer computes anything.
+        # MKL computes nothing.
         {"MKL_CBWR": "COMPATIBLE", "MKL_VML_DEBUG_CPU_TYPE": "5"},
     ],
     ids=lambda environment: " ".join(environment) or "again",
 )
-def test_the_environment_does_not_show_in_the_weights(
-    expected: tuple[str, str], environment: dict[str, str]
+def test_the_environment_never_changes_the_weights(
+    expected: tuple[str, list[str]], environment: dict[str, str]
 ):
     recipe, weights = expected
-    assert digest(recipe, **environment) == weights
+    assert digests(recipe, 1, **environment) == weights
 
 
-def test_the_number_of_threads_does_not_show_in_the_weights():
-    assert len({digest("convolutional", threads) for threads in (1, 2, 4)}) == 1
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_number_of_threads_never_changes_the_weights(recipe: str):
+    one, two, four = digests(recipe, 1, 2, 4)
+    assert one == two == four

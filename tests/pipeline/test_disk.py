@@ -1,6 +1,7 @@
 """Full disks, disks that cannot be written, odd folders, and more than one run at a time."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -22,7 +23,7 @@ FAULTS = {"full": "size=6m", "no inodes": "nr_inodes=60", "read-only": ""}
 
 @contextmanager
 def bad_disk(folder: Path, fault: str) -> Iterator[None]:
-    """Put a small disk with the content of a folder in its place: one that cannot be written to."""
+    """Mount a small disk with a folder's content in its place; nothing more can be written to it."""
     aside = folder.with_name(f"{folder.name} aside")
     shutil.copytree(folder, aside)
     options = f"mode=755,{FAULTS[fault]}".strip(",")
@@ -43,7 +44,7 @@ def bad_disk(folder: Path, fault: str) -> Iterator[None]:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Let nobody write into an empty folder, root neither."""
+    """Keep everybody, root included, from writing into an empty folder."""
     folder.chmod(0o555)
     with bad_disk(folder, "read-only") if os.geteuid() == 0 else nullcontext():
         yield
@@ -57,19 +58,19 @@ def fill(folder: Path, fault: str) -> None:
         for number in range(100_000):
             path = folder / f"filler {number}"
             path.touch() if fault == "no inodes" else path.write_bytes(bytes(1 << 16))
-    if fault == "full":  # a little is left, as in life
+    if fault == "full":  # real disks have a little room left
         (folder / "filler 0").write_bytes(bytes(60_000))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("stage", FOLDERS)
-def test_a_stage_on_a_bad_disk_says_so_and_changes_nothing(
+def test_a_stage_on_a_bad_disk_names_it_and_changes_nothing(
     committed: Project, stage: str, fault: str, explained: Callable[[str], None]
 ):
     before, folder = contents(committed), committed.folder / FOLDERS[stage]
     with bad_disk(folder, fault):
         output = committed.run("python", "-m", f"stages.{stage}", fails=True)
-        after = {path: sum_ for path, sum_ in contents(committed).items() if "filler" not in path}
+        after = {path: sha for path, sha in contents(committed).items() if "filler" not in path}
     assert output.splitlines()[-1].startswith(f"error: {FOLDERS[stage]}")
     if fault != "read-only":
         explained(output)
@@ -89,7 +90,7 @@ def test_a_full_folder_for_temporary_files_is_one_line(committed: Project, stage
     assert contents(committed) == before
 
 
-def test_a_full_cache_costs_nothing_but_another_run(committed: Project):
+def test_a_full_cache_costs_only_another_run(committed: Project):
     before = contents(committed)
     cache = committed.folder / ".dvc/cache/files"
     committed.edit("params.yaml", "dropout: 0.2", "dropout: 0.1")
@@ -104,7 +105,7 @@ def test_a_full_cache_costs_nothing_but_another_run(committed: Project):
 
 def test_two_runs_at_once_give_what_one_does(committed: Project, explained: Callable[[str], None]):
     before = contents(committed)
-    shutil.rmtree(committed.folder / ".dvc/cache")  # so that the stages run again
+    shutil.rmtree(committed.folder / ".dvc/cache")  # else the stages would not run
     for output in (
         *committed.folder.glob("data/prepared/*"),
         *committed.folder.glob("models/model*"),
@@ -125,31 +126,32 @@ def test_two_runs_at_once_give_what_one_does(committed: Project, explained: Call
     assert committed.git_status() == ""
 
 
-def test_the_demo_goes_on_while_its_model_is_made_anew(committed: Project):
-    """DVC takes the file away meanwhile."""
+def test_the_demo_keeps_answering_while_its_model_is_exported_again(committed: Project):
+    """DVC removes the file before the stage writes it."""
     model = committed.folder / "models/model.onnx"
     picture = (committed.folder / "data/symbols/cross/00.png").read_bytes()
     demo = Running(committed, "python", "-m", "predict.demo", "--port", "0", "--model", str(model))
     demo.wait_for("http://")
-    with httpx.Client(base_url=demo.output().split()[0], trust_env=False) as client:
+    [address] = re.findall(r"http://\S+", demo.output())
+    with httpx.Client(base_url=address, trust_env=False) as client:
 
-        def ask() -> dict:
+        def predict() -> dict:
             return client.post("/predict", content=picture).raise_for_status().json()
 
-        expected = ask()
+        expected = predict()
         run = Running(committed, "dvc", "repro", "--force", "--single-item", "export")
-        there = set()
+        exists = set()
         while run.process.poll() is None:
-            there.add(model.exists())
-            assert ask() == expected
+            exists.add(model.exists())
+            assert predict() == expected
             time.sleep(0.05)
         run.end()
-    assert there == {True, False}
+    assert exists == {True, False}
     demo.process.terminate()
     assert "Traceback" not in demo.end(fails=None)
 
 
-def test_a_home_that_is_read_only_costs_only_the_checkpoints(
+def test_a_read_only_home_costs_only_the_checkpoints(
     committed: Project, explained: Callable[[str], None]
 ):
     before, home = contents(committed), committed.folder.parent / "home"
@@ -168,7 +170,7 @@ LONG = ("epochs: 10\n    batch_size: 32", "epochs: 400\n    batch_size: 32")
 
 
 def test_a_stage_ends_with_its_dvc(committed: Project):
-    """Or it would publish its outputs into what the next run has made."""
+    """Otherwise it would replace the outputs of the next run."""
     committed.edit("params.yaml", *LONG)
     first = Running(committed, "dvc", "repro", "train")
     first.wait_for("Epoch 1: ")
@@ -182,9 +184,7 @@ def test_a_stage_ends_with_its_dvc(committed: Project):
     assert committed.git_status() == ""
 
 
-def test_a_stage_waits_until_another_process_has_left_it(
-    committed: Project, explained: Callable[[str], None]
-):
+def test_a_stage_waits_for_the_end_of_another(committed: Project, explained: Callable[[str], None]):
     committed.edit("params.yaml", *LONG)
     first = Running(committed, "python", "-m", "stages.train")
     first.wait_for("Epoch 1: ")

@@ -37,13 +37,13 @@ RESULTS = [
 ]
 
 
-def test_make_run_without_mnist_says_so_and_runs_on_the_digits(on_digits: tuple[Project, str]):
+def test_make_run_without_mnist_runs_on_the_digits(on_digits: tuple[Project, str]):
     project, output = on_digits
+    reason = "mnist: train-images-idx3-ubyte.gz is not available from /nowhere/mnist ("
+    assert output.count(f"error: {reason}") == output.count("is not available") == 1  # asked once
     assert (
-        "error: mnist: train-images-idx3-ubyte.gz could not be had from /nowhere/mnist (" in output
+        "!!! mnist could not be downloaded, so the pipeline runs on the embedded digits." in output
     )
-    assert output.count("could not be had from") == 1  # asked for once
-    assert "!!! mnist could not be had, so the pipeline runs on the embedded digits." in output
     assert executed(output) == STAGES
     assert "These numbers are for the embedded digits, not for mnist. Back to it:" in output
     assert "dvc exp run -S prepare.dataset=mnist" in output
@@ -51,7 +51,7 @@ def test_make_run_without_mnist_says_so_and_runs_on_the_digits(on_digits: tuple[
     assert all((project.folder / result).is_file() for result in RESULTS)
 
 
-def test_a_run_leaves_nothing_that_git_does_not_know(on_digits: tuple[Project, str]):
+def test_a_run_leaves_no_unknown_files(on_digits: tuple[Project, str]):
     changed = [line.split(maxsplit=1) for line in on_digits[0].git_status().splitlines()]
     assert all(
         state == "M" and (path in ("dvc.lock", "params.yaml") or path.startswith("metrics/"))
@@ -95,7 +95,7 @@ def test_a_second_run_executes_nothing(reproduced: Project):
         pytest.param("tolerance: 1.0e-5", "tolerance: 1.0e-4", ["export"], marks=pytest.mark.slow),
     ],
 )
-def test_a_change_executes_the_stages_that_it_affects_and_going_back_none(
+def test_a_change_executes_its_stages_and_its_undoing_none(
     reproduced: Project, old: str, new: str, stages: list[str]
 ):
     params, lock = reproduced.read("params.yaml"), reproduced.read("dvc.lock")
@@ -126,14 +126,14 @@ def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
         output = project.run("sh", "-c", command, **environment)
         assert executed(output) == STAGES
         assert project.read("dvc.lock") == expected
-        # What DVC does not cache is compared too, byte by byte.
+        # Files that DVC does not cache, too.
         again = {result: project.read(result) for result in RESULTS}
         assert outputs in ({}, again)
         outputs = again
 
 
 @pytest.mark.slow
-def test_make_run_takes_no_other_failure_for_missing_data(project: Project):
+def test_make_run_falls_back_only_for_missing_data(project: Project):
     lend_environment(project)
     project.edit("params.yaml", "epochs: 10", "epochs: 0")
     output = project.run("make", "run", MNIST_MIRROR="/nowhere", fails=True)
@@ -146,7 +146,7 @@ def test_without_mnist_repro_never_changes_the_dataset(project: Project):
     output = project.run("dvc", "repro", MNIST_MIRROR="/nowhere", fails=True)
     assert "set MNIST_MIRROR=<" in output
     assert "dvc exp run -S prepare.dataset=digits" in output
-    # DVC takes away what a stage is to write, before it runs; these are in Git.
+    # DVC removes a stage's outputs before it runs; these are in Git.
     assert project.git_status() == " D metrics/dataset.json\n D metrics/samples.png\n"
 
 
@@ -163,8 +163,8 @@ def test_the_whole_pipeline_on_mnist(project: Project):
 
 @pytest.mark.slow
 @needs_mnist
-def test_what_one_clone_has_fetched_no_other_asks_for(project: Project):
-    """Nor do DVC's own temporary copies: the files are in the user's cache folder."""
+def test_clones_share_their_downloads(project: Project):
+    """The files are in the user's cache folder. DVC's temporary copies use them, too."""
     assert project.repro("prepare", MNIST_MIRROR=MIRROR) == ["prepare"]
     second = Project(project.folder.parent / "a second clone")
     copy_working_tree(second.folder)
@@ -193,7 +193,7 @@ def dvc_md5(path: Path) -> str:
 
 
 def test_the_committed_results_are_those_of_the_committed_code():
-    """dvc.lock holds the MD5 of what each stage read and wrote; all that Git has must match."""
+    """dvc.lock holds the MD5 of each stage's inputs and outputs; those in Git must match."""
     lock = YAML(typ="safe").load(ROOT / "dvc.lock")
     params = YAML(typ="safe").load(ROOT / "params.yaml")
     assert list(lock["stages"]) == STAGES
@@ -204,14 +204,14 @@ def test_the_committed_results_are_those_of_the_committed_code():
             expected[f"recipes.{recipe}"] = params["recipes"][recipe]
         assert stage["params"]["params.yaml"] == expected
         for file in stage["deps"] + stage["outs"]:
-            if not file["path"].startswith(("data/", "models/")):  # those that Git does not have
+            if not file["path"].startswith(("data/", "models/")):  # Git does not have those
                 digest = dvc_md5(ROOT / file["path"])
                 assert digest == file["md5"], f"{file['path']} is not what {name} used: dvc repro"
     assert json.loads((ROOT / "metrics/evaluate.json").read_text())["accuracy"] >= 0.97
 
 
 @pytest.mark.slow
-def test_a_folder_of_pictures_becomes_a_model_that_knows_their_names(committed: Project):
+def test_a_folder_of_pictures_becomes_a_model_with_their_names(committed: Project):
     output = committed.run("dvc", "exp", "run", "-S", "prepare.dataset=symbols")
     assert executed(output) == STAGES
     assert "symbols: 144 training, 16 validation, 40 test images of 5 classes" in output

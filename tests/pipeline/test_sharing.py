@@ -1,4 +1,4 @@
-"""What one person has run, another gets over the stores that teams have, and nothing else."""
+"""Results that one person has pushed reach another through every kind of store, unless damaged."""
 
 import hashlib
 from collections.abc import Callable
@@ -16,7 +16,7 @@ CACHED = ["data/prepared/train.safetensors", "models/model_weights.pth", "models
 
 @pytest.fixture
 def author(committed: Project) -> Project:
-    """One who has run the pipeline and committed the result."""
+    """Somebody who has run the pipeline and committed the result."""
     return committed
 
 
@@ -43,7 +43,7 @@ def assert_a_damaged_object_is_refused(author: Project, store: Store) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [stores.folder, stores.ssh, stores.webdav, stores.s3])
-def test_what_one_pushes_another_need_not_run(
+def test_pushed_results_need_no_run_by_a_colleague(
     author: Project, tmp_path: Path, start: Callable[[Path], AbstractContextManager[Store]]
 ):
     root = tmp_path / "store"
@@ -63,7 +63,7 @@ def test_what_one_pushes_another_need_not_run(
 
 
 @pytest.mark.slow
-def test_a_folder_that_a_web_server_shows_can_be_pulled(author: Project, tmp_path: Path):
+def test_a_store_behind_a_web_server_can_be_pulled(author: Project, tmp_path: Path):
     root = tmp_path / "store"
     root.mkdir()
     with stores.http(root) as store:

@@ -44,7 +44,7 @@ def publish(member: Project, branch: str) -> None:
     member.run("dvc", "push", "--run-cache")
 
 
-def test_a_colleague_sees_what_a_branch_changed_and_runs_nothing(team: Team):
+def test_a_colleague_sees_the_changes_of_a_branch_and_runs_nothing(team: Team):
     author = team.member("author")
     author.run("git", "switch", "--quiet", "--create", "faster")
     author.edit("params.yaml", "learning_rate: 1.0e-3", "learning_rate: 2.0e-3")
@@ -61,7 +61,7 @@ def test_a_colleague_sees_what_a_branch_changed_and_runs_nothing(team: Team):
     params = json.loads(colleague.run("dvc", "params", "diff", "main", "--json"))
     assert params == {
         "params.yaml": {
-            "recipes.tutorial.learning_rate": {"old": 0.001, "new": 0.002, "diff": 0.001}
+            "recipes.tutorial.optimizer.learning_rate": {"old": 0.001, "new": 0.002, "diff": 0.001}
         }
     }
     # --all: the accuracy on 297 images may happen to be the same.
@@ -79,20 +79,20 @@ def test_a_colleague_sees_what_a_branch_changed_and_runs_nothing(team: Team):
 
 
 SWEEP = """\
---name slow -S train.recipe=fast -S recipes.fast.learning_rate=2.0e-3
---name medium -S train.recipe=fast -S recipes.fast.learning_rate=4.0e-3
---name quick -S train.recipe=fast -S recipes.fast.learning_rate=8.0e-3
+--name slow -S train.recipe=fast -S recipes.fast.optimizer.learning_rate=2.0e-3
+--name medium -S train.recipe=fast -S recipes.fast.optimizer.learning_rate=4.0e-3
+--name quick -S train.recipe=fast -S recipes.fast.optimizer.learning_rate=8.0e-3
 """
 
 
-def test_hosts_share_out_a_sweep(team: Team):
-    """By the very commands of docs/experiments.md."""
+def test_hosts_share_a_sweep(team: Team):
+    """By the commands of docs/experiments.md."""
     page = (ROOT / "docs/experiments.md").read_text()
     queue, run, push = (
         re.search(rf"^\$ ({start}.*?)(?: +#.*)?$", page, re.MULTILINE)[1]
         for start in ("awk ", "dvc exp run --run-all", "dvc exp push origin")
     )
-    ran = []
+    names = []
     for number in ("0", "1"):
         host = team.member(f"host {number}")
         (host.folder / "sweep.txt").write_text(SWEEP)
@@ -100,15 +100,19 @@ def test_hosts_share_out_a_sweep(team: Team):
         host.run("bash", "-ec", queue, HOST=number, HOSTS="2")
         output = host.run("bash", "-ec", run)
         assert set(executed(output)) == {"train", "evaluate", "export"}
-        ran.append(re.findall(r"^Reproducing experiment '(.+)'", output, re.MULTILINE))
+        names.append(sorted(re.findall(r"^Reproducing experiment '(.+)'", output, re.MULTILINE)))
         host.run("bash", "-ec", push)
         assert host.git_status() == "?? sweep.txt\n"
-    assert [sorted(names) for names in ran] == [["medium"], ["quick", "slow"]]
+    assert names == [["medium"], ["quick", "slow"]]
 
     desk = team.member("desk")
     desk.run("dvc", "exp", "pull", "origin")
     _, commit = json.loads(desk.run("dvc", "exp", "show", "--json", "--no-fetch"))
-    assert {one["name"] for one in commit["experiments"]} == {"slow", "medium", "quick"}
+    assert {experiment["name"] for experiment in commit["experiments"]} == {
+        "slow",
+        "medium",
+        "quick",
+    }
     desk.run("dvc", "exp", "apply", "quick")
     assert desk.repro() == []
 
@@ -129,7 +133,7 @@ def test_two_branches_that_both_changed_the_lock_can_be_merged(team: Team):
     assert "CONFLICT (content): Merge conflict in dvc.lock" in member.run(
         "git", "merge", "faster", fails=True
     )
-    # The README's way out: either side's results will do, DVC makes those of the merged parameters.
+    # As the README says: take either side's results, then DVC makes those of the merged parameters.
     assert "    git checkout --ours -- dvc.lock metrics\n    dvc repro\n" in member.run(
         "python", "-m", "tools.doctor", fails=True
     )
@@ -155,7 +159,7 @@ def test_an_experiment_travels_without_a_commit(team: Team):
     assert colleague.read("models/model.pth") == author.read("models/model.pth")
 
 
-def test_a_tag_names_a_model_that_can_be_fetched(team: Team):
+def test_a_tagged_model_can_be_fetched(team: Team):
     author = team.member("author")
     for tag in ("image-classifier@v1.0.0", "image-classifier#prod#1"):
         author.run("git", "tag", "--annotate", "--message=Release", tag)

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("seed", [101, 102])  # two, so that two cores share them
-def test_what_was_killed_leaves_nothing_and_runs_again(committed: Project, seed: int):
-    done, wrong = torture(committed, kills=10, seed=seed)
-    assert wrong == []
+def test_a_killed_stage_leaves_no_trace_and_runs_again(committed: Project, seed: int):
+    done, faults = torture(committed, kills=10, seed=seed)
+    assert faults == []
     assert sum(done.values()) == 10

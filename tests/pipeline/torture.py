@@ -1,4 +1,4 @@
-"""`make torture`: kill stages at drawn moments, and look at what is left.
+"""`make torture`: kill stages at random moments, and check the files afterwards.
 
 python -m tests.pipeline.torture KILLS [SEED]
 """
@@ -29,10 +29,10 @@ KILLS = ("stage", "dvc", "group", "interrupt", "terminate")
 
 
 def torture(project: Project, kills: int, seed: int) -> tuple[Counter, list[str]]:
-    """Kill a stage under `dvc repro` so many times; return what was done, and what was wrong after it.
+    """Kill a stage under `dvc repro` so many times; return counts of the kills, and lines of faults.
 
-    Nothing may have a final name but a whole file; the next `dvc repro` must go through, and leave the
-    bytes and the records that were there before, and no temporary file.
+    Each file with a final name must be whole; the next `dvc repro` must succeed, and restore the bytes
+    and the records from before, without temporary files.
     """
     expected = contents(project)
     bar = tqdm(total=kills, desc="kills", disable=None)  # on a terminal only
@@ -41,31 +41,33 @@ def torture(project: Project, kills: int, seed: int) -> tuple[Counter, list[str]
         started = time.monotonic()
         project.run("dvc", "repro", "--force", "--single-item", stage)
         seconds[stage] = time.monotonic() - started
-    chance, done, wrong = random.Random(seed), Counter(), []
+    rng, done, faults = random.Random(seed), Counter(), []
     while sum(done.values()) < kills:
-        stage, how = chance.choice(list(OUTPUTS)), chance.choice(KILLS)
-        moment = chance.uniform(0, 1.05 * seconds[stage])
-        shutil.rmtree(project.folder / ".dvc/cache/runs", ignore_errors=True)  # it is to run
+        stage, how = rng.choice(list(OUTPUTS)), rng.choice(KILLS)
+        moment = rng.uniform(0, 1.05 * seconds[stage])
+        shutil.rmtree(
+            project.folder / ".dvc/cache/runs", ignore_errors=True
+        )  # else it would not run
         running = Running(project, "dvc", "repro", "--force", "--single-item", stage)
         time.sleep(moment)
         if not end(running, stage, how):
-            continue  # too late: there was nothing left to kill
+            continue  # it had ended
         name = f"{sum(done.values())}: {how} of {stage} after {moment:.2f} s"
         try:
-            found = check(project, stage, expected)
+            lines = check(project, stage, expected)
         except AssertionError as error:
-            found = [f"a command failed: {str(error)[-1500:]}"]
-        wrong += [f"{name}: {line}" for line in found]
+            lines = [f"a command failed: {str(error)[-1500:]}"]
+        faults += [f"{name}: {line}" for line in lines]
         done[f"{how} {stage}"] += 1
         bar.update()
-        if found:
-            print(*wrong[-len(found) :], sep="\n", flush=True)
+        if lines:
+            print(*faults[-len(lines) :], sep="\n", flush=True)
     bar.close()
-    return done, wrong
+    return done, faults
 
 
 def end(running: Running, stage: str, how: str) -> bool:
-    """End `dvc repro`, its stage, or both, in one of the ways of KILLS; say whether they were there."""
+    """End `dvc repro`, its stage, or both, in one of the ways of KILLS; return whether they ran."""
     group = running.process.pid
     alive = running.process.poll() is None
     if how == "stage":
@@ -84,41 +86,41 @@ def end(running: Running, stage: str, how: str) -> bool:
 
 def members(group: int, argument: str) -> list[int]:
     """Return the processes of a group whose command line has an argument."""
-    found = []
+    processes = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if os.getpgid(int(path.name)) == group and argument in (path / "cmdline").read_text():
-                found.append(int(path.name))
+                processes.append(int(path.name))
         except (OSError, ValueError):  # it has ended
             continue
-    return found
+    return processes
 
 
 def check(project: Project, stage: str, expected: dict[str, str]) -> list[str]:
-    """Return what is wrong after a stage was ended."""
-    wrong = [
+    """Return the faults after a stage was ended."""
+    faults = [
         f"{path} has other content"
         for pattern in OUTPUTS[stage]
         for path in map(str, project.folder.glob(pattern))
         if digest(Path(path)) != expected.get(os.path.relpath(path, project.folder))
     ]
-    # As `make run` does first; where DVC alone was killed its stage may still be at work.
+    # As `make run` does first. If DVC alone was killed, its stage may still run.
     output = project.run("python", "-m", "tools.doctor", "--quick", "--fix")
     output += project.run("dvc", "repro")
     if "Traceback" in output:
-        wrong.append(output)
+        faults.append(output)
     if (status := project.run("dvc", "status")) != "Data and pipelines are up to date.\n":
-        wrong.append(f"dvc status: {status}")
+        faults.append(f"dvc status: {status}")
     after = contents(project)
     for path in sorted(expected.keys() | after.keys()):
         if expected.get(path) != after.get(path):
             kind = "has other content" if path in expected and path in after else "is left or lost"
-            wrong.append(f"{path} {kind}")
-    return wrong
+            faults.append(f"{path} {kind}")
+    return faults
 
 
 def contents(project: Project) -> dict[str, str]:
-    """Return the SHA-256 of what stages and DVC have written, by path; temporary files count, too."""
+    """Return the SHA-256 of the files of stages and DVC by path, temporary files included."""
     folders = ("data/prepared", "models", "metrics")
     paths = [path for folder in folders for path in (project.folder / folder).rglob("*")]
     paths.append(project.folder / "dvc.lock")
@@ -138,11 +140,13 @@ def main() -> None:
         project.run("make", "run", MNIST_MIRROR="/nowhere")
         project.run("git", "commit", "--quiet", "--all", "--message=Run on the digits")
         started = time.monotonic()
-        done, wrong = torture(project, kills, seed)
+        done, faults = torture(project, kills, seed)
     for name, count in sorted(done.items()):
         print(f"{count:4} {name}")
-    print(f"{kills} kills, {len(wrong)} wrong, in {(time.monotonic() - started) / 60:.0f} minutes")
-    sys.exit(1 if wrong else 0)
+    print(
+        f"{kills} kills, {len(faults)} faults, in {(time.monotonic() - started) / 60:.0f} minutes"
+    )
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

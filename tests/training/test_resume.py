@@ -1,4 +1,4 @@
-"""A checkpoint is whole or nothing, one training's, and never in the way."""
+"""A checkpoint is whole or discarded, belongs to one training, and never ends one."""
 
 import os
 import time
@@ -9,8 +9,8 @@ import pytest
 from stages.training import resume
 from stages.training.resume import Checkpoint, decode
 
-FACTS = {"code": "a", "params.yaml: train.seed": "0"}
-STATE = {"rows": [(1, 0.5, 0.25, None, None)]}
+FINGERPRINT = {"code": "a", "params.yaml: train.seed": "0"}
+STATE = {"epochs": [{"train": {"loss": 0.5}}]}
 
 
 @pytest.fixture(autouse=True)
@@ -20,72 +20,70 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "dvc-image-pipeline/checkpoints"
 
 
-def files(folder: Path) -> list[str]:
-    return sorted(path.suffix for path in folder.iterdir())
-
-
-def test_what_was_saved_is_there_for_the_next(cache: Path):
-    first = Checkpoint(FACTS)
+def test_the_last_state_is_loaded_by_the_next_process(cache: Path):
+    first = Checkpoint(FINGERPRINT)
     assert first.load() is None
-    first.save({"rows": []})
+    first.save({"epochs": []})
     first.save(STATE)
-    first.close()  # as its process ends
-    second = Checkpoint(FACTS)
+    second = Checkpoint(FINGERPRINT)
     assert decode(second.load()) == STATE
     second.remove()
-    assert files(cache) == []
+    assert list(cache.iterdir()) == []
 
 
 def test_another_training_has_another():
-    Checkpoint(FACTS).save(STATE)
-    assert Checkpoint(FACTS | {"params.yaml: train.seed": "1"}).load() is None
+    Checkpoint(FINGERPRINT).save(STATE)
+    assert Checkpoint(FINGERPRINT | {"params.yaml: train.seed": "1"}).load() is None
 
 
-def test_two_of_the_same_training_do_not_share_one(capsys: pytest.CaptureFixture[str]):
-    first = Checkpoint(FACTS)
+def test_two_processes_of_one_training_do_not_disturb_each_other(cache: Path):
+    first, second = Checkpoint(FINGERPRINT), Checkpoint(FINGERPRINT)
     first.save(STATE)
-    second = Checkpoint(FACTS)
-    assert "no checkpoints are kept: the same training runs" in capsys.readouterr().out
-    assert second.load() is None
-    second.save({"rows": []})
+    second.save(STATE)
+    first.remove()
+    second.save(STATE)
     second.remove()
-    assert decode(first.load()) == STATE
+    second.remove()
+    assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None], ids=["empty", "other", "cut"])
-def test_a_damaged_one_counts_for_nothing(
-    cache: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
-):
-    checkpoint = Checkpoint(FACTS)
+def flip_a_bit(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda _: b"no checkpoint", lambda content: content[:-30], flip_a_bit],
+    ids=["empty", "other", "cut", "a bit"],
+)
+def test_a_damaged_checkpoint_is_discarded(cache: Path, damage, capsys: pytest.CaptureFixture[str]):
+    checkpoint = Checkpoint(FINGERPRINT)
     checkpoint.save(STATE)
     [path] = cache.glob("*.pt")
-    path.write_bytes(path.read_bytes()[:-30] if content is None else content)
+    path.write_bytes(damage(path.read_bytes()))
     assert checkpoint.load() is None
-    assert "is damaged; training begins anew" in capsys.readouterr().out
+    assert "is damaged; the training starts from the beginning" in capsys.readouterr().out
     checkpoint.save(STATE)
     assert decode(checkpoint.load()) == STATE
 
 
-def test_an_abandoned_one_is_removed_and_one_in_use_is_not(cache: Path):
-    abandoned, used = Checkpoint({"a": "1"}), Checkpoint({"a": "2"})
-    for one in (abandoned, used):
-        one.save(STATE)
-    abandoned.close()
+def test_an_abandoned_checkpoint_is_removed(cache: Path):
+    Checkpoint({"a": "1"}).save(STATE)
+    [abandoned] = cache.iterdir()
     old = time.time() - (resume.DAYS + 1) * 24 * 3600
-    for path in cache.iterdir():
-        os.utime(path, (old, old))
-    Checkpoint(FACTS)
-    assert {path.stem for path in cache.iterdir()} == {
-        used._path.stem,
-        Checkpoint(FACTS)._path.stem,
-    }
+    os.utime(abandoned, (old, old))
+    Checkpoint({"a": "2"}).save(STATE)
+    Checkpoint(FINGERPRINT)
+    assert not abandoned.exists()
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_a_cache_folder_that_cannot_be_written_costs_only_the_checkpoints(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ):
     cache.parent.write_text("a file in its place")
-    checkpoint = Checkpoint(FACTS)
+    checkpoint = Checkpoint(FINGERPRINT)
     assert "note: no checkpoints are kept: " in capsys.readouterr().out
     checkpoint.save(STATE)
     assert checkpoint.load() is None
@@ -95,10 +93,10 @@ def test_a_cache_folder_that_cannot_be_written_costs_only_the_checkpoints(
 def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ):
-    checkpoint = Checkpoint(FACTS)
+    checkpoint = Checkpoint(FINGERPRINT)
     checkpoint.save(STATE)
     [path] = cache.glob("*.pt")
-    path.with_suffix(".tmp").mkdir()
+    path.with_suffix(f".{os.getpid()}.tmp").mkdir()
     checkpoint.save(STATE)
     checkpoint.save(STATE)
     assert capsys.readouterr().out.count("no checkpoints are kept: ") == 1

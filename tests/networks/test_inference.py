@@ -3,20 +3,11 @@ import math
 import pytest
 import torch
 
-from stages.network.inference import accuracy, mean_loss, predict_batches
-from stages.network.networks import build
-from tests.samples import random_images
+from stages.networks.inference import accuracy, mean_loss, predict_batches
+from stages.networks.registry import build
+from tests.samples import NETWORK, SHAPE, random_images
 
 IMAGES = random_images(25)
-
-
-def network_of(dropout: float) -> dict:
-    return {
-        "network": "feed_forward",
-        "hidden_sizes": [16],
-        "activations": ["tanh"],
-        "dropout": dropout,
-    }
 
 
 def test_the_loss_of_a_network_that_knows_nothing_is_the_entropy_of_ten_classes():
@@ -34,7 +25,7 @@ def test_accuracy_and_loss_are_means_over_the_images():
 
 def test_the_batch_size_shows_in_rounding_alone():
     torch.manual_seed(0)
-    network = build(network_of(dropout=0.5), 10)
+    network = build(NETWORK, SHAPE, 10)
     whole = predict_batches(network, IMAGES, batch_size=100)
     assert whole.shape == (25, 10)
     with torch.no_grad():
@@ -44,12 +35,12 @@ def test_the_batch_size_shows_in_rounding_alone():
 
 
 def test_dropout_is_off_and_no_gradient_is_kept():
-    network = build(network_of(dropout=0.9), 10).train()
+    network = build(NETWORK, SHAPE, 10).train()
     once, again = (predict_batches(network, IMAGES, batch_size=10) for _ in range(2))
     assert torch.equal(once, again)
     assert not once.requires_grad
 
 
 def test_no_images_give_no_answers():
-    network = build(network_of(dropout=0.5), 10)
+    network = build(NETWORK, SHAPE, 10)
     assert predict_batches(network, IMAGES[:0], batch_size=10).shape == (0, 10)

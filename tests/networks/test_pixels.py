@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from stages.network.pixels import to_input
+from stages.networks.pixels import to_input
 
 PIXELS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
 

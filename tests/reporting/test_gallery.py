@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from stages.evaluation.gallery import gallery
+from stages.reporting.gallery import gallery
 from tests.samples import random_images, split_of
 
 IMAGES = random_images(30)
@@ -12,7 +12,7 @@ IMAGES = random_images(30)
 
 def test_the_gallery_shows_the_24_most_confident_mistakes():
     logits = torch.zeros(30, 10)
-    logits[:, 0] = torch.arange(30) / 5.0  # all are read as 0, the last ones most surely
+    logits[:, 0] = torch.arange(30) / 5.0  # all are predicted as 0, with rising confidence
     labels = torch.ones(30)
     labels[29] = 0
     picture = Image.open(io.BytesIO(gallery(split_of(IMAGES, labels), logits)))
@@ -28,4 +28,4 @@ def test_a_gallery_without_mistakes_is_a_line():
         io.BytesIO(gallery(split_of(IMAGES, torch.zeros(30)), torch.eye(10)[[0] * 30]))
     )
     assert picture.size == (400, 111)
-    assert np.asarray(picture).min() == 0  # something is written
+    assert np.asarray(picture).min() == 0  # there is text

@@ -5,45 +5,39 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.common.errors import UserError
-from stages.network.checkpoint import RECORD, WEIGHTS, load_network, save_network
-from stages.network.networks import build
-from tests.samples import TRAINING, write
+from stages.networks.checkpoint import RECORD, WEIGHTS, load_network, save_network
+from stages.networks.convolutional import Convolutional
+from stages.networks.registry import Network, build
+from stages.runtime.errors import UserError
+from tests.samples import NETWORK, SHAPE, TRAINING, write
 
-NETWORK = {
-    "network": "feed_forward",
-    "hidden_sizes": [16],
-    "activations": ["tanh"],
-    "dropout": 0.2,
-}
+CONVOLUTIONAL = Convolutional(
+    kind="convolutional", channels=[4, 8], kernel_sizes=[5, 3], pool_sizes=[2, 2]
+)
 
 
-CONVOLUTIONAL = {
-    "network": "convolutional",
-    "channels": [4, 8],
-    "kernel_sizes": [5, 3],
-    "pool_sizes": [2, 2],
-}
-
-
-def trained(architecture: dict) -> torch.nn.Module:
+def trained(config: Network) -> torch.nn.Module:
     """A network whose running statistics are not those of the start, in channels-last memory."""
     torch.manual_seed(0)
-    network = build(architecture, 10).to(memory_format=torch.channels_last)
-    network(torch.rand(5, 1, 28, 28))
+    network = build(config, SHAPE, 10).to(memory_format=torch.channels_last)
+    network(torch.rand(5, *SHAPE))
     return network
 
 
-@pytest.mark.parametrize("architecture", [NETWORK, CONVOLUTIONAL])
-def test_the_stored_network_is_rebuilt_from_its_own_files(
-    in_empty_folder: Path, architecture: dict
-):
-    network = trained(architecture)
-    write(lambda outputs: save_network(outputs, network, architecture, TRAINING))
+def save(config: Network) -> torch.nn.Module:
+    network = trained(config)
+    write(lambda outputs: save_network(outputs, network, config, SHAPE, TRAINING))
+    return network
+
+
+@pytest.mark.parametrize("config", [NETWORK, CONVOLUTIONAL])
+def test_the_stored_network_is_rebuilt_from_its_own_files(in_empty_folder: Path, config: Network):
+    network = save(config)
     rebuilt, record = load_network()
     checksum = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     assert record == {
-        "network": architecture,
+        "network": config.model_dump(),
+        "shape": [1, 28, 28],
         "training": TRAINING,
         "weights_sha256": checksum,
     }
@@ -57,9 +51,9 @@ def test_the_stored_network_is_rebuilt_from_its_own_files(
 
 
 def test_the_same_network_gives_the_same_bytes(in_empty_folder: Path):
-    write(lambda outputs: save_network(outputs, trained(CONVOLUTIONAL), CONVOLUTIONAL, TRAINING))
+    save(CONVOLUTIONAL)
     first = WEIGHTS.read_bytes(), RECORD.read_bytes()
-    write(lambda outputs: save_network(outputs, trained(CONVOLUTIONAL), CONVOLUTIONAL, TRAINING))
+    save(CONVOLUTIONAL)
     assert (WEIGHTS.read_bytes(), RECORD.read_bytes()) == first
 
 
@@ -70,19 +64,18 @@ def test_the_same_network_gives_the_same_bytes(in_empty_folder: Path):
         (WEIGHTS, b"damaged"),
         (WEIGHTS, None),
         (RECORD, b""),
-        (RECORD, json.dumps({"network": NETWORK | {"hidden_sizes": [17]}}).encode()),
-        (RECORD, json.dumps({"network": NETWORK | {"network": "recurrent"}}).encode()),
+        (RECORD, json.dumps({"network": NETWORK.model_dump() | {"hidden_sizes": [17]}}).encode()),
+        (RECORD, json.dumps({"network": NETWORK.model_dump() | {"kind": "recurrent"}}).encode()),
         (RECORD, b'{"network": {"layers": 3}}'),
         (RECORD, b"[]"),
-        (RECORD, json.dumps({"network": CONVOLUTIONAL}).encode()),
+        (RECORD, json.dumps({"network": CONVOLUTIONAL.model_dump()}).encode()),
         (RECORD, None),
     ],
 )
 def test_a_network_that_cannot_be_rebuilt_is_one_line(
     in_empty_folder: Path, path: Path, content: bytes | None
 ):
-    network = trained(NETWORK)
-    write(lambda outputs: save_network(outputs, network, NETWORK, TRAINING))
+    save(NETWORK)
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(UserError, match=rf"^[^\n]*{path}[^\n]*`dvc repro[^\n]*$"):
         load_network()
@@ -90,15 +83,14 @@ def test_a_network_that_cannot_be_rebuilt_is_one_line(
 
 @pytest.mark.parametrize("length", [1000, 10_000, -10])
 def test_weights_that_are_cut_off_are_one_line(in_empty_folder: Path, length: int):
-    write(lambda outputs: save_network(outputs, trained(NETWORK), NETWORK, TRAINING))
+    save(NETWORK)
     WEIGHTS.write_bytes(WEIGHTS.read_bytes()[:length])
     with pytest.raises(UserError, match=rf"^{WEIGHTS} and [^\n]*damaged[^\n]*`dvc repro`$"):
         load_network()
 
 
 def test_one_wrong_bit_of_the_weights_is_noticed(in_empty_folder: Path):
-    network = trained(NETWORK)
-    write(lambda outputs: save_network(outputs, network, NETWORK, TRAINING))
+    network = save(NETWORK)
     content = WEIGHTS.read_bytes()
     place = content.index(network[1].weight.detach().numpy().tobytes())
     WEIGHTS.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
@@ -107,9 +99,9 @@ def test_one_wrong_bit_of_the_weights_is_noticed(in_empty_folder: Path):
 
 
 def test_weights_that_cannot_be_read_are_not_called_damaged(in_empty_folder: Path):
-    write(lambda outputs: save_network(outputs, trained(NETWORK), NETWORK, TRAINING))
+    save(NETWORK)
     WEIGHTS.unlink()
     WEIGHTS.mkdir()
     with pytest.raises(IsADirectoryError) as caught:
         load_network()
-    assert caught.value.filename == str(WEIGHTS)  # so `errors.run` tells it in one line
+    assert caught.value.filename == str(WEIGHTS)  # so the runner reports it in one line

@@ -1,4 +1,4 @@
-"""What the frame promises, by editing and interrupting real stages in real repositories."""
+"""Edits and interrupts while real stages run in real repositories."""
 
 import os
 import re
@@ -7,31 +7,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from stages.common.errors import UserError
-from stages.common.files import Outputs
-from stages.common.stage import Inputs, run_main
+from stages.runtime import runner
+from stages.runtime.errors import UserError
+from stages.runtime.inputs import Inputs
+from stages.runtime.runner import Run
 from tests.project import ROOT, Project, Running, clean_environment, executed
 
-LONG = ("epochs: 10", "epochs: 2000")  # of 1,500 images: long enough to edit something meanwhile
+# Of 1,500 images: long enough for an edit.
+LONG = ("epochs: 10\n    batch_size: 32", "epochs: 2000\n    batch_size: 32")
 
 
 @pytest.fixture
 def long_training(reproduced: Project) -> Project:
-    reproduced.edit(
-        "params.yaml", LONG[0] + "\n    batch_size: 32", LONG[1] + "\n    batch_size: 32"
-    )
+    reproduced.edit("params.yaml", *LONG)
     return reproduced
 
 
 def assert_nothing_recorded(project: Project, lock: bytes, output: str, line: str) -> None:
-    found = re.search(r"^error: .*", output, re.MULTILINE)
-    assert found, output
-    assert re.match(rf"error: {line} while train was running, so nothing was recorded", found[0])
-    assert "undo the change first, and `dvc repro` takes them from its cache" in found[0]
+    [error] = re.findall(r"^error: .*", output, re.MULTILINE)
+    assert re.match(rf"error: {line} while train was running, so nothing was recorded", error)
+    assert "undo the change first, and `dvc repro` takes them from its cache" in error
     assert "Traceback" not in output
     assert project.read("dvc.lock") == lock
     assert list(project.folder.rglob("*.tmp")) == []
@@ -61,7 +62,7 @@ def assert_nothing_recorded(project: Project, lock: bytes, output: str, line: st
         ("stages/requirements.txt", "tqdm==", "tqdm ==", r"stages/requirements\.txt changed"),
     ],
 )
-def test_what_is_edited_while_a_stage_runs_is_not_recorded(
+def test_a_run_whose_inputs_were_edited_is_not_recorded(
     long_training: Project, file: str, old: str, new: str, line: str
 ):
     lock = long_training.read("dvc.lock")
@@ -71,7 +72,7 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded(
     text = path.read_text()
     path.write_text(text.replace(old, new, 1))
     assert_nothing_recorded(long_training, lock, running.end(fails=True), line)
-    # The line's own way back, to what was there before this test.
+    # As the line says: undo the change.
     assert not (long_training.folder / "models/model_weights.pth").exists()
     path.write_text(text)
     long_training.edit("params.yaml", *reversed(LONG))
@@ -81,14 +82,14 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded(
 
 
 @pytest.mark.slow
-def test_an_experiment_that_ends_as_busy_spoils_nothing(
+def test_a_refused_experiment_that_edits_the_parameters_spoils_nothing(
     long_training: Project, explained: Callable[[str], None]
 ):
-    """DVC refuses a second run, but has rewritten params.yaml by then."""
+    """DVC refuses a second run, but rewrites params.yaml first."""
     lock = long_training.read("dvc.lock")
     running = Running(long_training, "dvc", "repro", "train")
     running.wait_for("Epoch 1:")
-    os.killpg(running.process.pid, signal.SIGSTOP)  # or it may notice, and end, before DVC looks
+    os.killpg(running.process.pid, signal.SIGSTOP)  # else it may end before DVC looks
     long_training.run("dvc", "exp", "run", "-S", "recipes.tutorial.epochs=3", fails=True)
     os.killpg(running.process.pid, signal.SIGCONT)
     line = r"params\.yaml: recipes\.tutorial\.epochs changed from 2000 to 3"
@@ -98,10 +99,8 @@ def test_an_experiment_that_ends_as_busy_spoils_nothing(
 
 
 @pytest.mark.slow
-def test_what_other_stages_depend_on_may_be_edited(reproduced: Project):
-    reproduced.edit(
-        "params.yaml", "epochs: 10\n    batch_size: 32", "epochs: 60\n    batch_size: 32"
-    )
+def test_edits_of_other_stages_inputs_are_allowed(reproduced: Project):
+    reproduced.edit("params.yaml", LONG[0], LONG[1].replace("2000", "60"))
     running = Running(reproduced, "dvc", "repro", "train")
     running.wait_for("Epoch 1:")
     reproduced.edit("params.yaml", "batch_size: 1000", "batch_size: 999")
@@ -149,7 +148,7 @@ def test_a_stage_refuses_to_run_outside_the_environment(stage: str):
     )
 
 
-def test_a_stage_refuses_other_versions_than_those_it_is_filed_under(project: Project):
+def test_a_stage_refuses_other_versions_than_the_pinned_ones(project: Project):
     project.edit("stages/requirements.txt", "tqdm==", "tqdm==1.2.")
     output = project.run("python", "-m", "stages.evaluate", fails=True)
     assert output.startswith("error: stages/requirements.txt: tqdm==1.2.")
@@ -217,32 +216,31 @@ def test_each_change_of_an_input_is_named(inputs: Inputs, file: str, text: str |
         ("data/other", "edited"),
     ],
 )
-def test_a_change_of_anything_else_is_none(inputs: Inputs, file: str, text: str):
+def test_other_changes_are_ignored(inputs: Inputs, file: str, text: str):
     Path(file).parent.mkdir(exist_ok=True)
     Path(file).write_text(text)
     inputs.check()
 
 
-def test_a_file_that_is_only_half_written_is_looked_at_again(
-    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("edited", [False, True])
+def test_outputs_are_published_unless_an_input_changed(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, edited: bool
 ):
-    Path("params.yaml").write_text("train: [")
-    monkeypatch.setattr(time, "sleep", lambda _: Path("params.yaml").write_text(PARAMS))
-    inputs.check()
+    def main(run: Run) -> None:
+        run.outputs.write_bytes(Path("out"), b"new")
+        if edited:
+            Path("code/a.py").write_text("edited")
 
-
-def test_outputs_are_published_only_if_the_inputs_are_the_same(inputs: Inputs):
-    def main(stage: tuple[Outputs, object]) -> None:
-        stage[0].write_bytes(Path("out"), b"new")
-
+    stage = ModuleType("code.one")
+    stage.main = main
+    monkeypatch.setitem(sys.modules, "code.one", stage)
+    monkeypatch.setattr(runner, "check_packages", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own handlers
+    Path("stages").mkdir()  # for the lock
     Path("out").write_bytes(b"earlier")
-    run_main(main, inputs)
-    assert Path("out").read_bytes() == b"new"
-    Path("out").write_bytes(b"earlier")
-    Path("code/a.py").write_text("edited")
-    with pytest.raises(UserError, match=r"^code/a\.py changed"):
-        run_main(main, inputs)
-    assert Path("out").read_bytes() == b"earlier"
+    with pytest.raises(UserError, match=r"^code/a\.py changed") if edited else nullcontext():
+        runner._run("code.one")
+    assert Path("out").read_bytes() == (b"earlier" if edited else b"new")
 
 
 @pytest.mark.parametrize("text", ["stages: {two: {}}", "[]", "stages: []"])
@@ -253,34 +251,31 @@ def test_a_stage_that_dvc_yaml_does_not_have_is_one_line(inputs: Inputs, text: s
 
 
 def test_bytecode_of_an_earlier_edit_is_never_run(reproduced: Project):
-    """Python takes it for the source's if size and time agree, the time in whole seconds."""
-    path = reproduced.folder / "stages/evaluation/confusions.py"
-    path.write_text(path.read_text().replace("COUNT = 10", "COUNT = 12"))
+    """Python trusts a .pyc whose size and mtime match, the mtime in whole seconds."""
+    path = reproduced.folder / "stages/reporting/confusions.py"
     with_bytecode = {"PYTHONDONTWRITEBYTECODE": ""}
-    command = "import stages.evaluation.confusions"
-    os.utime(path, (1_700_000_000, 1_700_000_000))
-    reproduced.run("python", "-c", command, **with_bytecode)
-    path.write_text(path.read_text().replace("COUNT = 12", "COUNT = 11"))
-    os.utime(path, (1_700_000_000, 1_700_000_000))
-    code = f"{command} as module; print(module.COUNT)"
-    assert reproduced.run("python", "-c", code, **with_bytecode) == "12\n"  # what the test is about
+    code = "import stages.reporting.confusions as module; print(module.COUNT)"
+
+    def edit(old: str, new: str) -> None:
+        reproduced.edit("stages/reporting/confusions.py", old, new)
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+
+    edit("COUNT = 10", "COUNT = 12")
+    assert reproduced.run("python", "-c", code, **with_bytecode) == "12\n"
+    edit("COUNT = 12", "COUNT = 11")
+    assert reproduced.run("python", "-c", code, **with_bytecode) == "12\n"  # the danger
     reproduced.run("python", "-m", "stages.evaluate", **with_bytecode)
     assert reproduced.run("python", "-c", code, **with_bytecode) == "11\n"
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "line"),
-    [
-        ("deps: ['data/${train.nothing}']", r"\$\{train\.nothing\}: params\.yaml has no such key"),
-        ("deps: ['${room}']", r"\$\{room\}: params\.yaml has no such key"),
-        ("params: [{params.yaml: [train]}]", r"\{'params\.yaml': \['train'\]\}: the stages' frame"),
-    ],
+    ("dependency", "key"), [("data/${train.nothing}", r"train\.nothing"), ("${room}", "room")]
 )
-def test_what_the_frame_cannot_follow_in_dvc_yaml_is_one_line(
-    inputs: Inputs, pipeline: str, line: str
+def test_a_key_that_params_yaml_does_not_have_is_one_line(
+    inputs: Inputs, dependency: str, key: str
 ):
-    Path("dvc.yaml").write_text(f"stages:\n  one:\n    {pipeline}\n")
-    with pytest.raises(UserError, match=rf"^dvc\.yaml: {line}[^\n]*$"):
+    Path("dvc.yaml").write_text(f"stages:\n  one:\n    deps: ['{dependency}']\n")
+    with pytest.raises(UserError, match=rf"^params\.yaml: {key}: missing; add it$"):
         Inputs("one")
 
 
@@ -288,3 +283,23 @@ def test_an_interrupt_that_the_caller_ignores_stays_ignored(reproduced: Project)
     """As after `nohup`, or `trap '' INT`."""
     command = "trap '' INT; python -m stages.evaluate & sleep 1; kill -INT $!; wait $!"
     assert "Test accuracy" in reproduced.run("sh", "-c", command)
+
+
+def test_a_signal_after_the_end_of_a_stage_ends_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """torch has slow atexit functions, and torchrun ends the other processes while they run."""
+
+    def stage(_: str) -> None:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        raise UserError("another process has ended")
+
+    monkeypatch.setattr(runner, "_run", stage)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit):
+            runner.run("stages.train")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

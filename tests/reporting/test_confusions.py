@@ -1,6 +1,6 @@
 import torch
 
-from stages.evaluation.confusions import worst_confusions
+from stages.reporting.confusions import worst_confusions
 from tests.samples import CLASSES
 
 
@@ -8,9 +8,9 @@ def test_the_worst_pairs_come_first():
     labels = torch.tensor([4, 4, 4, 9, 7, 7, 0])
     predicted = torch.tensor([9, 9, 4, 4, 1, 1, 0])
     assert worst_confusions(predicted, labels, CLASSES) == [
-        ("4 taken for 9", 2),
-        ("7 taken for 1", 2),
-        ("9 taken for 4", 1),
+        ("4 predicted as 9", 2),
+        ("7 predicted as 1", 2),
+        ("9 predicted as 4", 1),
     ]
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-import stages.network.kernels  # noqa: F401  replaces the kernels
+import stages.networks.kernels  # noqa: F401  replaces the kernels
 
 
 def drawn(*shape: int) -> torch.Tensor:

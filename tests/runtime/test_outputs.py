@@ -6,68 +6,68 @@ from pathlib import Path
 
 import pytest
 
-from stages.common.files import whole_files
+from stages.runtime.outputs import all_or_none
 from tests.project import ROOT
 from tests.samples import write
 
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from stages.common import errors
-from stages.common.files import whole_files
+from stages.runtime.errors import run_command
+from stages.runtime.outputs import all_or_none
 def write():
-    with whole_files() as outputs:
+    with all_or_none() as outputs:
         outputs.write_bytes(Path(sys.argv[1]), bytes(5000))
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-errors.run(write)
+run_command(write)
 """
 
-NO_PLACE = """
+NO_TEMPORARY_FOLDER = """
 import resource
-from stages.common import errors
-from stages.common.files import temporary_folder
+from stages.runtime.errors import run_command
+from stages.runtime.outputs import temporary_folder
 def use():
     with temporary_folder():
         pass
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-errors.run(use)
+run_command(use)
 """
 
 TABLE = """
 import sys
 from pathlib import Path
-from stages.common.files import whole_files
-with whole_files() as outputs:
+from stages.runtime.outputs import all_or_none
+with all_or_none() as outputs:
     rows = [(chr(0xD6), 0.1), ("x", None)]
     outputs.write_csv(Path(sys.argv[1]), ("name", "share"), rows)
 """
 
 
-def test_a_file_that_is_not_finished_leaves_the_earlier_one(tmp_path: Path):
+def test_an_unfinished_file_leaves_the_earlier_one(tmp_path: Path):
     path = tmp_path / "made" / "file"
     write(lambda outputs: outputs.write_bytes(path, b"earlier"))
-    with pytest.raises(RuntimeError), whole_files() as outputs, outputs.file(path) as temporary:
+    with pytest.raises(RuntimeError), all_or_none() as outputs, outputs.file(path) as temporary:
         temporary.write_bytes(b"half")
         raise RuntimeError
     assert path.read_bytes() == b"earlier"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_files_get_their_names_together_or_not_at_all(tmp_path: Path):
-    one, other = tmp_path / "one", tmp_path / "folder" / "other"
-    one.write_bytes(b"earlier")
-    with pytest.raises(RuntimeError), whole_files() as outputs:
-        outputs.write_bytes(one, b"new")
-        outputs.write_bytes(other, b"new")
-        assert one.read_bytes() == b"earlier"
+def test_all_files_are_published_or_none(tmp_path: Path):
+    first, second = tmp_path / "b", tmp_path / "a" / "file"
+    first.write_bytes(b"earlier")
+    with pytest.raises(RuntimeError), all_or_none() as outputs:
+        outputs.write_bytes(first, b"new")
+        outputs.write_bytes(second, b"new")
+        assert first.read_bytes() == b"earlier"
         raise RuntimeError
-    assert one.read_bytes() == b"earlier"
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [one]
-    with whole_files() as outputs:
-        outputs.write_bytes(one, b"new")
-        outputs.write_bytes(other, b"new")
-    assert one.read_bytes() == other.read_bytes() == b"new"
-    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == [other, one]
+    assert first.read_bytes() == b"earlier"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [first]
+    with all_or_none() as outputs:
+        outputs.write_bytes(first, b"new")
+        outputs.write_bytes(second, b"new")
+    assert first.read_bytes() == second.read_bytes() == b"new"
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == [second, first]
 
 
 def test_a_table_is_utf_8_in_any_locale_and_none_is_an_empty_cell(tmp_path: Path):
@@ -87,9 +87,9 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_no_place_for_temporary_files_is_one_line(explained: Callable[[str], None]):
-    """Python has tried TMPDIR, /tmp and others; its own error names no file, and was a traceback."""
-    command = [sys.executable, "-c", NO_PLACE]
+def test_no_folder_for_temporary_files_is_one_line(explained: Callable[[str], None]):
+    """Python tries TMPDIR, /tmp and others; its own error names no file, and was a traceback."""
+    command = [sys.executable, "-c", NO_TEMPORARY_FOLDER]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
@@ -105,7 +105,7 @@ def test_files_have_the_permissions_that_the_umask_gives(tmp_path: Path):
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
 
 
-def test_json_holds_numbers_that_json_knows(tmp_path: Path):
+def test_json_holds_finite_numbers(tmp_path: Path):
     write(lambda outputs: outputs.write_json(tmp_path / "file", {"loss": 0.5}))
     assert (tmp_path / "file").read_text() == '{\n  "loss": 0.5\n}\n'
     with pytest.raises(ValueError, match="not JSON compliant"):
