@@ -166,11 +166,11 @@ def memory(folder: Path, dataset: str, stages: tuple[str, ...], times: int) -> d
     for stage in stages:
         peaks[stage] = {"once": measured(project.folder, "python", "-m", f"stages.{stage}")[1]}
     enlarge = (
-        "from stages.common.files import whole_files\n"
-        "from stages.common.splits import TEST, TRAIN, VALIDATION, load_split, save_split\n"
+        "from stages.runtime.outputs import all_or_none\n"
+        "from stages.runtime.splits import TEST, TRAIN, VALIDATION, load_split, save_split\n"
         "for path in (TRAIN, VALIDATION, TEST):\n"
         "    split = load_split(path)\n"
-        "    with whole_files() as outputs:\n"
+        "    with all_or_none() as outputs:\n"
         f"        save_split(outputs, path, split.images.repeat({times}, 1, 1).numpy(), "
         f"split.labels.repeat({times}).numpy(), split.dataset)\n"
     )
@@ -224,16 +224,16 @@ def table(results: dict) -> str:
     epoch = {key: results[key]["seconds_per_epoch"] for key in NAMES if key in results}
     for key, seconds in epoch.items():
         run = results[key]
-        right = "" if key == "products" else f"{run['accuracy']:.2%}"
+        accuracy = "" if key == "products" else f"{run['accuracy']:.2%}"
         if "mean" in run:
-            right = f"{run['mean']:.2%} ± {100 * run['standard_deviation']:.2f} (n = {run['n']})"
+            accuracy = f"{run['mean']:.2%} ± {100 * run['standard_deviation']:.2f} (n = {run['n']})"
         cells = (
             NAMES[key],
             f"{seconds:.2f}",
             f"{seconds / epoch['published']:.1%}",
             f"{run['seconds_to_target']:.2f}" if run["seconds_to_target"] else "",
             f"{run['seconds_whole']:.1f}",
-            right,
+            accuracy,
             f"{run['peak_mib']:.0f}",
         )
         rows.append(f"| {' | '.join(cells)} |")

@@ -19,10 +19,10 @@ IDX_NAMES = {"train": "train", "test": "t10k"}
 
 def write_images(folder: Path, dataset: str) -> None:
     """Write MNIST, or the embedded digits, as torchvision's and as the pipeline's files."""
-    from stages.common.files import whole_files
-    from stages.common.splits import TEST, TRAIN, save_split
     from stages.datasets import digits, idx
     from stages.datasets.description import read_description
+    from stages.runtime.outputs import all_or_none
+    from stages.runtime.splits import TEST, TRAIN, save_split
 
     description = read_description(dataset)
     images, labels, test = (
@@ -34,7 +34,7 @@ def write_images(folder: Path, dataset: str) -> None:
     raw = Path("MNIST/raw")
     raw.mkdir(parents=True)
     for split, path, (images, labels) in zip(IDX_NAMES, (TRAIN, TEST), sets, strict=True):
-        with whole_files() as outputs:
+        with all_or_none() as outputs:
             save_split(outputs, path, images, labels, about)
         # The header of the IDX format: 2,048 + the number of axes, then their lengths.
         header = struct.pack(">4I", 2051, *images.shape)
@@ -81,14 +81,14 @@ def published(epochs: int) -> Iterator[tuple[float, float, float | None]]:
             loss.backward()
             optimizer.step()
         trained = time.perf_counter()
-        right, total_loss = 0.0, 0.0
+        hits, total_loss = 0.0, 0.0
         with torch.no_grad():
             for images, labels in loaders[1]:
                 outputs = network(images)
                 total_loss += loss_function(outputs, labels).item()
-                right += (outputs.argmax(1) == labels).type(torch.float).sum().item()
+                hits += (outputs.argmax(1) == labels).type(torch.float).sum().item()
         tested = time.perf_counter()
-        yield trained - started, tested - trained, right / len(loaders[1].dataset)
+        yield trained - started, tested - trained, hits / len(loaders[1].dataset)
 
 
 def recipe(
@@ -98,34 +98,40 @@ def recipe(
 
     `plain`: by the loop that any device can run, on one thread.
     """
-    from stages.common.params import PARAMS, load_params
-    from stages.common.splits import TEST, TRAIN, load_split
-    from stages.network.inference import accuracy, predict_batches
-    from stages.network.networks import build
-    from stages.training import feed_forward, loop
+    from stages.networks.inference import accuracy, predict_batches
+    from stages.networks.registry import build
+    from stages.runtime.config import PARAMS, check, lookup, read_yaml
+    from stages.runtime.splits import TEST, TRAIN, load_split
+    from stages.training import fast_mlp
+    from stages.training.device import compute_deterministically, own_threads
+    from stages.training.fast_mlp import FastMLP
+    from stages.training.loop import Loop
     from stages.training.parallel import Group
-    from stages.training.setup import fix_randomness, own_cores
+    from stages.training.recipe import Recipe
 
-    params = load_params(ROOT / PARAMS).recipes[name]
+    import torch  # isort: skip  after `stages`, which sets how to compute
+
+    key, cpu = f"recipes.{name}", torch.device("cpu")
+    params = check(PARAMS, key, lookup(read_yaml(ROOT / PARAMS), key), Recipe)
     params = params.model_copy(update={"epochs": epochs or params.epochs})
-    fix_randomness(seed)
-    network = build(params.architecture, 10)
-    if params.network == "feed_forward" and not plain:
-        training = feed_forward.Training(network, load_split(TRAIN), params, seed)
-    else:
-        group = Group(1 if plain else own_cores())
-        training = loop.Training(network, load_split(TRAIN), params, seed, group)
-    test = load_split(TEST)
+    compute_deterministically()
+    torch.manual_seed(seed)
+    split, test = load_split(TRAIN), load_split(TEST)
+    network = build(params.network, (1, *split.images.shape[1:]), len(split.classes))
+    network = network.to(memory_format=torch.channels_last)
+    fast = fast_mlp.fits(network, params, cpu)
+    trainer = (FastMLP if fast and not plain else Loop)(
+        network, split, params, seed, Group(1 if plain else own_threads(cpu))
+    )
     started = time.perf_counter()
     for epoch in range(1, params.epochs + 1):
-        training.epoch(epoch)
+        trainer.epoch(epoch)
         trained = time.perf_counter()
-        right = None
-        # The convolutional networks' test takes as long as much of an epoch.
-        if params.network == "feed_forward" or epoch == params.epochs:
-            right = accuracy(predict_batches(network, test.images, 1000), test.labels)
+        test_accuracy = None
+        if fast or epoch == params.epochs:  # the test of other networks takes much of an epoch
+            test_accuracy = accuracy(predict_batches(network, test.images, 1000), test.labels)
         tested = time.perf_counter()
-        yield trained - started, tested - trained, right
+        yield trained - started, tested - trained, test_accuracy
         started = time.perf_counter()
 
 
@@ -145,13 +151,13 @@ def sklearn(epochs: int) -> Iterator[tuple[float, float, float | None]]:
         started = time.perf_counter()
         network.partial_fit(inputs, labels, classes=range(10))
         trained = time.perf_counter()
-        right = network.score(tests, test_labels)
-        yield trained - started, time.perf_counter() - trained, right
+        test_accuracy = network.score(tests, test_labels)
+        yield trained - started, time.perf_counter() - trained, test_accuracy
 
 
 def products(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """Nothing but the matrix products of the recipe's steps, with the recipe's arithmetic."""
-    from stages.common.splits import TRAIN, load_split
+    from stages.runtime.splits import TRAIN, load_split
 
     size = 32
     steps = -(-len(load_split(TRAIN)) // size)

@@ -1,7 +1,7 @@
 """`python -m benchmarks.scaling`: an epoch on several processes and hosts, and a model of it.
 
 It runs the train stage itself, in copies of the project, and takes the time from one line "Epoch …"
-to the next. Hosts are network namespaces (tools/hosts.py): that takes root's rights, and Linux. Each
+to the next. Hosts are network namespaces (tests/hosts.py): that takes root's rights, and Linux. Each
 has one core to itself as long as the machine has enough. benchmarks/scaling.json gets every number,
 benchmarks/scaling.md the table that docs/scaling.md quotes.
 """
@@ -24,10 +24,10 @@ import numpy as np
 from scipy.optimize import nnls
 
 from benchmarks.bench import Project
-from stages.common.files import whole_files
-from stages.common.processes import usable_cores
-from stages.common.splits import TRAIN, VALIDATION, load_split, save_split
-from tools.hosts import network, sent
+from stages.runtime.outputs import all_or_none
+from stages.runtime.processes import usable_cores
+from stages.runtime.splits import TRAIN, VALIDATION, load_split, save_split
+from tests.hosts import network, sent
 from tools.machine import machine
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ class Setting(NamedTuple):
     processes: int = 1  # on one host
     hosts: int = 1
     rate: float | None = None  # bit/s, of each host
-    delay: float | None = None  # seconds one way, by the relay; None: the kernel's bridge
+    delay: float | None = None  # seconds one way, by the kernel's netem
     cores: int = 1  # of one process
 
 
@@ -84,7 +84,7 @@ FITTED = [
     and setting.cores == setting.processes == 1
     and (setting.hosts == 1 or (setting.rate, setting.delay) == NETWORKS[0])
 ]
-# What a part sends: 55,546 gradients, 352 means and variances, 2 sums, float32.
+# What a shard sends: 55,546 gradients, 352 means and variances, 2 sums, float32.
 ROW = 4 * (55_546 + 352 + 2)
 
 
@@ -93,7 +93,7 @@ def prepare(folder: Path) -> Path:
     folder.mkdir()
     whole = load_split(TRAIN)
     images, labels = whole.images.numpy(), whole.labels.numpy()
-    with whole_files() as outputs:
+    with all_or_none() as outputs:
         for path, first, count in (
             (TRAIN, 0, BATCH * STEPS),
             (VALIDATION, BATCH * STEPS, VALIDATED),
@@ -159,7 +159,7 @@ def round_trip(first: str, second: str) -> float:
 
 
 def share(setting: Setting) -> list[int]:
-    """Return how many parts of a batch each process computes, as `Group.gather` divides them."""
+    """Return how many shards of a batch each process computes, as `Group.gather` divides them."""
     count = max(setting.processes, setting.hosts)
     each = -(-setting.shards // count)
     return [max(0, min(each, setting.shards - process * each)) for process in range(count)]
@@ -168,18 +168,18 @@ def share(setting: Setting) -> list[int]:
 def terms(setting: Setting) -> tuple[list[float], float]:
     """Return what multiplies the constants of the model in a setting, and the bits on its wire.
 
-    The constants, in seconds: a part of 32 images, a part of 16, what a process does besides in a
+    The constants, in seconds: a shard of 32 images, a shard of 16, what a process does besides in a
     step, what gloo does besides in a round. A core works for all its processes. They form a ring, and
     each hands on what it has got, in one round less than there are processes.
     """
-    parts = share(setting)
-    cores = [parts[core :: usable_cores()] for core in range(usable_cores())]
+    shards = share(setting)
+    cores = [shards[core :: usable_cores()] for core in range(usable_cores())]
     if setting.cores > 1:
         cores = [[-(-setting.shards // setting.cores)]]
     busiest = max(cores, key=lambda work: (sum(work), len(work)))
-    rounds = len(parts) - 1
+    rounds = len(shards) - 1
     computed = [float(sum(busiest)), 0.0] if setting.shards == 2 else [0.0, float(sum(busiest))]
-    return [*computed, float(len(busiest)), float(rounds)], 8.0 * ROW * parts[0] * rounds
+    return [*computed, float(len(busiest)), float(rounds)], 8.0 * ROW * shards[0] * rounds
 
 
 def model(rows: list[tuple[Setting, dict]]) -> tuple[list[float], list[float]]:
@@ -207,7 +207,7 @@ def table(results: dict) -> str:
     constants, predicted = model([row for row in rows if row[0].recipe == "convolutional"])
     predicted += [None] * (len(rows) - len(predicted))
     lines = [
-        "| recipe | parts | where | network, round trip | ms a step | speed | kB a step | model, ms |",
+        "| recipe | shards | where | network, round trip | ms a step | speed | kB a step | model, ms |",
         "|---|--:|---|---|--:|--:|--:|--:|",
     ]
     for (setting, measured), by_model in zip(rows, predicted, strict=True):
@@ -232,15 +232,15 @@ def table(results: dict) -> str:
             f"{1e3 * by_model:.1f}{' *' if setting in FITTED else ''}" if by_model else "",
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    part_32, part_16, rest, gloo = (f"{1e3 * constant:.2f} ms" for constant in constants)
+    shard_32, shard_16, rest, gloo = (f"{1e3 * constant:.2f} ms" for constant in constants)
     about = results["machine"]
     lines += [
         "",
         f"A step is a batch of {BATCH} images, and its share of validating {VALIDATED} images after "
         f"{STEPS} steps. Medians of {EPOCHS - 1} epochs in each of {results['rounds']} rounds; "
         f"{about['cpu']}, {about['cores']} cores, {results['date']}. The model fits the rows with * "
-        f"best with {part_32} for a part of 32 images, {part_16} for one of 16, {rest} for what each "
-        f"process does besides, {gloo} for what gloo does in a round.",
+        f"best with {shard_32} for a shard of 32 images, {shard_16} for one of 16, {rest} for all "
+        f"else of a process, {gloo} for a round of gloo.",
     ]
     return "\n".join(lines) + "\n"
 
