@@ -100,7 +100,7 @@ def recipe(
     """
     from stages.networks.inference import accuracy, predict_batches
     from stages.networks.registry import build
-    from stages.runtime.config import PARAMS, check, lookup, read_yaml
+    from stages.runtime.config import PARAMS, read_yaml, section
     from stages.runtime.splits import TEST, TRAIN, load_split
     from stages.training import fast_mlp
     from stages.training.device import compute_deterministically, own_threads
@@ -111,8 +111,8 @@ def recipe(
 
     import torch  # isort: skip  after `stages`, which sets how to compute
 
-    key, cpu = f"recipes.{name}", torch.device("cpu")
-    params = check(PARAMS, key, lookup(read_yaml(ROOT / PARAMS), key), Recipe)
+    cpu = torch.device("cpu")
+    params = section(read_yaml(ROOT / PARAMS), f"recipes.{name}", Recipe)
     params = params.model_copy(update={"epochs": epochs or params.epochs})
     compute_deterministically()
     torch.manual_seed(seed)

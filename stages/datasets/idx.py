@@ -16,7 +16,7 @@ from stages.datasets.download import CACHE, SourceError, fetch
 from stages.datasets.params import PrepareParams
 from stages.datasets.torchvision_import import import_datasets
 from stages.runtime import errors
-from stages.runtime.config import PARAMS, check, lookup, read_yaml
+from stages.runtime.config import PARAMS, read_yaml, section
 from stages.runtime.errors import UserError
 from stages.runtime.outputs import temporary_folder
 
@@ -99,8 +99,7 @@ def fetch_files(name: str, description: Description) -> list[Path]:
 
 
 def main() -> None:
-    section = lookup(read_yaml(PARAMS), "prepare")
-    name = check(PARAMS, "prepare", section, PrepareParams).dataset
+    name = section(read_yaml(PARAMS), "prepare", PrepareParams).dataset
     description = read_description(name)
     if description and description.kind == "idx":
         fetch_files(name, description)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from torch import nn
 
-from stages.runtime.config import Section
+from stages.runtime.config import Section, Share
 
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -16,7 +16,7 @@ class FeedForward(Section):
     kind: Literal["feed_forward"]
     hidden_sizes: list[Annotated[int, Field(ge=1, lt=2**31)]]
     activations: list[Literal["tanh", "sigmoid", "relu", "gelu"]]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Share
 
     @model_validator(mode="after")
     def _one_activation_for_each_layer(self) -> "FeedForward":

@@ -18,6 +18,8 @@ PARAMS = Path("params.yaml")
 MAX_ERRORS = 5  # in one message
 MAX_LETTERS = 200  # of a value in a message
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's legacy seeds (scikit-learn)
 
@@ -104,6 +106,15 @@ def check(path: Path, key: str, values: object, schema: type[Schema]) -> Schema:
         lines = [_line(key, details, values) for details in errors[:MAX_ERRORS]]
         more = f"; and {len(errors) - MAX_ERRORS:,} more" if len(errors) > MAX_ERRORS else ""
         raise UserError(f"{path}: {'; '.join(lines)}{more}") from None
+
+
+def section(document: object, key: str, schema: type[Schema]) -> Schema:
+    """Return section `key` of the content of params.yaml, such as "prepare" or "recipes.fast".
+
+    Raises:
+        UserError: it is missing, or has a value that is not allowed.
+    """
+    return check(PARAMS, key, lookup(document, key), schema)
 
 
 def shown(value: object) -> str:

@@ -42,9 +42,9 @@ class Run:
         Raises:
             UserError: it is missing, or a value is not allowed.
         """
-        from stages.runtime.config import PARAMS, check, lookup
+        from stages.runtime.config import section
 
-        return check(PARAMS, key, lookup(self.params, key), schema)
+        return section(self.params, key, schema)
 
 
 def run(module: str) -> None:

@@ -12,9 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from stages.runtime.config import Section
-
-Share = Annotated[float, Field(ge=0, lt=1)]
+from stages.runtime.config import NotNegative, Section, Share
 
 
 class Affine(Section):
@@ -24,7 +22,7 @@ class Affine(Section):
     rotation: Annotated[float, Field(ge=0, le=180)]  # up to so many degrees
     scaling: Share  # each axis by up to this share
     shear: Share  # up to this share
-    translate: Annotated[float, Field(ge=0)]  # each axis by up to so many pixels
+    translate: NotNegative  # each axis by up to so many pixels
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
@@ -52,7 +50,7 @@ class Elastic(Section):
     """
 
     kind: Literal["elastic"]
-    displacement: Annotated[float, Field(ge=0)]  # standard deviation in pixels
+    displacement: NotNegative  # standard deviation in pixels
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         n, _, height, width = images.shape

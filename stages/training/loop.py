@@ -72,10 +72,10 @@ class Loop:
         self.optimizer.step()
         self.schedule.step()
         results = [self.like.views(row).buffers for row in rows]
-        for buffer, total, *copies in zip(self.buffers, summed.buffers, *results, strict=True):
+        for buffer, sums, *copies in zip(self.buffers, summed.buffers, *results, strict=True):
             # Adding and dividing could change the last digit of a constant.
             if any(not torch.equal(copy, buffer.to(copy)) for copy in copies):
-                buffer.copy_(total / len(shards))
+                buffer.copy_(sums / len(shards))
         return summed.totals
 
     def compute_shard(

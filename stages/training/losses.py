@@ -1,12 +1,11 @@
 """The losses that a recipe can choose. To add one: a class, and a name in `Loss`."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from stages.runtime.config import Section
+from stages.runtime.config import Section, Share
 
 
 class CrossEntropy(Section):
@@ -17,7 +16,7 @@ class CrossEntropy(Section):
     """
 
     kind: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Share = 0.0
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the sum of the losses, float32 [], of logits [n, classes] and labels int64 [n]."""

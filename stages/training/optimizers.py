@@ -11,10 +11,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from stages.runtime.config import Section
-
-Share = Annotated[float, Field(ge=0, lt=1)]
-NotNegative = Annotated[float, Field(ge=0)]
+from stages.runtime.config import NotNegative, Section, Share
 
 
 class Constant(Section):
