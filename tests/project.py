@@ -115,12 +115,13 @@ def clean_environment(folder: Path) -> dict[str, str]:
     """Return this process's environment without a mirror, and without the user's settings and caches.
 
     Git sets GIT_DIR and others in its hooks: with them, a test run by a hook would work on the
-    user's own repository.
+    user's own repository. By MAKELEVEL and MAKEFLAGS, a make of a test would print that it is one of
+    `make test`.
     """
     kept = {
         key: value
         for key, value in os.environ.items()
-        if key != "MNIST_MIRROR" and not key.startswith(("GIT_", "DVC_"))
+        if key != "MNIST_MIRROR" and not key.startswith(("GIT_", "DVC_", "MAKE"))
     }
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
