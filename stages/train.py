@@ -5,6 +5,8 @@ if __name__ == "__main__":
 
     run("stages.train")
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,7 +23,7 @@ from stages.training.fast_mlp import FastMLP
 from stages.training.loop import Loop
 from stages.training.metrics import NAMES, Results, check_finite, describe, validate
 from stages.training.parallel import Group, join
-from stages.training.randomness import draw_from
+from stages.training.randomness import UnseededError, draw_from, no_global_generators
 from stages.training.recipe import Recipe, TrainParams, check_choice
 from stages.training.resume import Checkpoint, decode
 
@@ -56,14 +58,13 @@ def train(  # noqa: PLR0913, PLR0917
     training, validation = load_split(TRAIN), load_split(VALIDATION)
     shape, key = (1, *training.images.shape[1:]), f"recipes.{params.recipe}"
     compute_deterministically()
-    try:
-        with draw_from(torch.Generator().manual_seed(params.seed)):
-            network = build(recipe.network, shape, len(training.classes))
-        network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        kind = FastMLP if fast_mlp.fits(network, recipe, device) else Loop
+    rng = torch.Generator().manual_seed(params.seed)
+    with refusal_of(f"{key}.network"), no_global_generators(), draw_from(rng):
+        network = build(recipe.network, shape, len(training.classes))
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kind = FastMLP if fast_mlp.fits(network, recipe, device) else Loop
+    with refusal_of(key), no_global_generators():
         trainer = kind(network, training, recipe, params.seed, group)
-    except ValueError as error:
-        raise UserError(f"{PARAMS}: {key}: {error}") from None
 
     epochs: list[Results] = []
     if saved := group.share(checkpoint and checkpoint.load()):
@@ -74,7 +75,8 @@ def train(  # noqa: PLR0913, PLR0917
         if checkpoint:
             print(f"Resuming after epoch {len(epochs)}, from a checkpoint", flush=True)
     for epoch in range(len(epochs) + 1, recipe.epochs + 1):
-        results = {"train": trainer.epoch(epoch)}
+        with no_global_generators():
+            results = {"train": trainer.epoch(epoch)}
         run.check_inputs()
         if len(validation):
             results["validation"] = validate(network, validation, group)
@@ -104,3 +106,16 @@ def train(  # noqa: PLR0913, PLR0917
     )
     run.outputs.write_csv(EPOCHS, ("epoch", *map("_".join, columns)), rows)
     run.outputs.afterwards(checkpoint.remove)
+
+
+@contextmanager
+def refusal_of(key: str) -> Iterator[None]:
+    """Report in one line, which names `key` in params.yaml, that the block cannot use the recipe.
+
+    Raises:
+        UserError: the block has raised a ValueError or an UnseededError.
+    """
+    try:
+        yield
+    except (ValueError, UnseededError) as error:
+        raise UserError(f"{PARAMS}: {key}: {error}") from None

@@ -36,8 +36,8 @@ def test_each_epoch_is_one_line_and_one_row(prepared: Path, capsys: pytest.Captu
     lines = capsys.readouterr().out.splitlines()
     for epoch, line in enumerate(lines, start=1):
         assert re.fullmatch(
-            rf"Epoch {epoch}: train loss \d\.\d{{6}}, "
-            r"validation accuracy \d+\.\d\d%, validation loss \d\.\d{6}",
+            rf"Epoch {epoch}: train loss \d\.\d{{4}}, train accuracy \d\.\d{{4}}, "
+            r"validation loss \d\.\d{4}, validation accuracy \d\.\d{4}",
             line,
         )
     assert len(lines) == 2
@@ -49,7 +49,7 @@ def test_each_epoch_is_one_line_and_one_row(prepared: Path, capsys: pytest.Captu
         last[split][name] for split in ("train", "validation") for name in ("loss", "accuracy")
     ]
     assert [float(cell) for cell in rows[-1].split(",")[1:]] == figures
-    assert f"{last['validation']['loss']:.6f}" in lines[-1]
+    assert f"{last['validation']['loss']:.4f}" in lines[-1]
 
 
 def test_the_stored_network_reproduces_its_validation_results(prepared: Path):

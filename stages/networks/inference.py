@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from stages.networks.pixels import to_input
+from stages.runtime.errors import UserError
 
 
 @torch.inference_mode()
@@ -14,7 +15,11 @@ def predict_batches(
     """Return the network's logits, float32 [N, classes] on the CPU, for images uint8 [N, 28, 28].
 
     The network is used in eval mode, on `device`; one batch at a time becomes float and goes there.
+
+    Raises:
+        UserError: the network draws random numbers in eval mode, too.
     """
+    before = torch.get_rng_state()
     network.eval()
     logits = None
     for first, batch in zip(
@@ -25,6 +30,11 @@ def predict_batches(
             # Allocated once: small results kept between large ones would leave holes in the heap.
             logits = torch.empty(len(images), outputs.shape[1])
         logits[first : first + batch_size] = outputs
+    if not torch.equal(torch.get_rng_state(), before):
+        raise UserError(
+            "the network draws random numbers in eval mode, so its results would differ between runs; "
+            "draw only if `self.training` (dropout takes `training=self.training`)"
+        )
     assert logits is not None  # a split of no images is one batch of none
     return logits
 

@@ -22,17 +22,15 @@ def build(config: Network, shape: tuple[int, int, int], classes: int) -> nn.Modu
     last layer has no softmax, since cross-entropy takes logits, and `export` appends it.
 
     Raises:
-        ValueError: the network does not fit the images, or has more than `MAX_WEIGHTS` weights.
+        ValueError: the network does not fit the images, or has no weights or more than `MAX_WEIGHTS`.
     """
     try:
         with torch.device("meta"):  # takes no memory
             size = sum(weights.numel() for weights in config.build(shape, classes).parameters())
     except RuntimeError:  # torch counts a layer's bytes in 63 bits
         size = 2**63
-    if size > MAX_WEIGHTS:
-        raise ValueError(
-            f"kind: {config.kind} of {size:,} weights: at most {MAX_WEIGHTS:,} are allowed"
-        )
+    if not 0 < size <= MAX_WEIGHTS:
+        raise ValueError(f"{size:,} weights are not allowed: use 1 to {MAX_WEIGHTS:,}")
     return config.build(shape, classes)
 
 

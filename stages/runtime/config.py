@@ -137,11 +137,13 @@ def _line(prefix: str, details: ErrorDetails, values: object) -> str:
     kind, context = details["type"], details.get("ctx", {})
     message = details["msg"].removeprefix("Value error, ")
     if kind == "unknown_key":
-        keys.append(str(context["key"]))
+        keys.append(shown(context["key"]).strip("'"))
     if kind.startswith("union_tag"):
         keys.append("kind")
     key = ".".join(keys)
     match kind:
+        case "model_type" | "model_attributes_type" | "dict_type":
+            message = "use a section, with its keys below it"
         case "unknown_key":
             return f"{key}: {message}"
         case "missing" | "union_tag_not_found":

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from stages.networks.pixels import to_input
 from stages.runtime.splits import Split
+from stages.training.loop import before_step
 from stages.training.losses import CrossEntropy
 from stages.training.metrics import METRICS, means, totals
 from stages.training.optimizers import Adam
@@ -177,6 +178,9 @@ class FastMLP:
         parameters = [weights.detach() for weights in network.parameters()]
         pieces = self.adam.gradient.split([weights.numel() for weights in parameters])
         gradients = [piece.view_as(like) for piece, like in zip(pieces, parameters, strict=True)]
+        self.parameters = list(network.parameters())
+        for weights, gradient in zip(self.parameters, gradients, strict=True):
+            weights.grad = gradient  # for `before_step`
         # Of each linear layer: [units, inputs] and [units], and their gradients.
         self.weights = [weights.numpy() for weights in parameters[::2]]
         self.biases = [bias.numpy() for bias in parameters[1::2]]
@@ -232,6 +236,7 @@ class FastMLP:
         if n not in self.memory:
             self.memory[n] = Memory(n, self.widths)
         self.backpropagate(batch, self.memory[n])
+        before_step(self.parameters)
         self.adam.step()
 
     def backpropagate(self, batch: Batch, memory: Memory) -> None:

@@ -17,7 +17,11 @@ from stages.training.optimizers import make_schedule
 from stages.training.parallel import Group
 from stages.training.randomness import UnseededError, draw_from, make_generator
 from stages.training.recipe import Recipe
-from stages.training.shards import Replica, ShardResult
+from stages.training.shards import Replica, ShardResult, average_buffers
+
+
+def before_step(parameters: list[nn.Parameter]) -> None:
+    """Change a batch's gradients, such as by nn.utils.clip_grad_norm_(parameters, 1.0)."""
 
 
 class Loop:
@@ -68,14 +72,10 @@ class Loop:
         summed = self.like.views(total)
         for weights, gradient in zip(self.parameters, summed.gradients, strict=True):
             weights.grad.copy_(gradient)  # type: ignore[union-attr]
-        # The place for nn.utils.clip_grad_norm_(self.parameters, 1.0) (train.py has a fast path)
+        before_step(self.parameters)
         self.optimizer.step()
         self.schedule.step()
-        results = [self.like.views(row).buffers for row in rows]
-        for buffer, sums, *copies in zip(self.buffers, summed.buffers, *results, strict=True):
-            # Adding and dividing could change the last digit of a constant.
-            if any(not torch.equal(copy, buffer.to(copy)) for copy in copies):
-                buffer.copy_(sums / len(shards))
+        average_buffers(self.buffers, summed, [self.like.views(row) for row in rows])
         return summed.totals
 
     def compute_shard(
@@ -90,16 +90,15 @@ class Loop:
             for augment in self.recipe.augmentation:
                 inputs = augment(inputs, rng)
             logits = replica.network(inputs)
+            if logits.shape != (expected := (len(labels), len(self.split.classes))):
+                raise ValueError(f"the network returns {list(logits.shape)}, not {list(expected)}")
             loss = self.recipe.loss(logits, labels)
         with draw_from(None, self.device):
             gradients = torch.autograd.grad(loss / size, replica.parameters, materialize_grads=True)
         return ShardResult(gradients, replica.buffers, totals(loss, logits, labels))
 
     def rehearse(self) -> ShardResult:
-        """Compute the smallest shard.
-
-        Raises ValueError: the network cannot be trained on it, or draws from no generator.
-        """
+        """Compute the smallest shard; raises ValueError: the network cannot be trained on it."""
         last = torch.arange(len(self.split)).split(self.recipe.batch_size)[self.batches - 1]
         indices = last[: max(1, len(last) // self.recipe.shards)]
         replica, rng = self.replicas[0], make_generator(self.seed, epoch=0)

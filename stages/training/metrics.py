@@ -61,14 +61,12 @@ def check_finite(network: nn.Module, results: Results, learning_rate: float, key
     if not (finite and all(map(math.isfinite, losses))):
         raise UserError(
             f"{PARAMS}: {key}: {learning_rate} led to losses of {losses} and to weights that are "
-            f"{'' if finite else 'not '}finite; use a smaller one"
+            f"{'' if finite else 'not '}finite; use a smaller one, or a smaller weight_decay"
         )
 
 
 def describe(results: Results) -> str:
     """Return an epoch's results as part of a line."""
-    line = f"train loss {results['train']['loss']:.6f}"
-    if validation := results.get("validation"):
-        line += f", validation accuracy {validation['accuracy']:.2%}"
-        line += f", validation loss {validation['loss']:.6f}"
-    return line
+    return ", ".join(
+        f"{split} {name} {value:.4f}" for split in results for name, value in results[split].items()
+    )

@@ -5,12 +5,16 @@ draw from it unless they are given another, which they have no argument for. So 
 dispatch mode that hands its generator to each random operation, whichever layer calls it.
 """
 
+import pickle
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode  # documented, for all its underscore
+
+from stages.runtime.errors import UserError
 
 
 def make_generator(seed: int, epoch: int, batch: int = 0, shard: int = 0) -> torch.Generator:
@@ -23,8 +27,8 @@ def make_generator(seed: int, epoch: int, batch: int = 0, shard: int = 0) -> tor
     return torch.Generator().manual_seed(int(mixed[0]))
 
 
-class UnseededError(Exception):
-    """An operation is random, and takes no generator."""
+class UnseededError(UserError):
+    """An operation draws random numbers, but not from a generator of ours."""
 
 
 class _DrawFrom(TorchDispatchMode):
@@ -78,3 +82,26 @@ def draw_from(rng: torch.Generator | None, device: torch.device | str = "cpu") -
         if rng is not None:
             torch.manual_seed(rng.initial_seed())
         yield
+
+
+@contextmanager
+def no_global_generators() -> Iterator[None]:
+    """Refuse a block that draws from the global generators of Python's `random` or `numpy.random`.
+
+    They belong to all threads, and neither a recipe's seed nor a checkpoint sets them.
+
+    Raises:
+        UnseededError: the block has drawn from one; the message names it.
+    """
+    before = _global_states()
+    yield
+    for name, state in _global_states().items():
+        if state != before[name]:
+            raise UnseededError(
+                f"{name} drew random numbers; draw them by torch, in an augmentation from its `rng`"
+            )
+
+
+def _global_states() -> dict[str, bytes]:
+    states = {"Python's random": random.getstate(), "numpy.random": np.random.get_state()}
+    return {name: pickle.dumps(state) for name, state in states.items()}

@@ -40,9 +40,10 @@ def check_choice(name: str, recipes: object) -> None:
     Raises:
         UserError: it is not.
     """
-    names = list(recipes) if isinstance(recipes, dict) else []
-    if name not in names:
+    if not isinstance(recipes, dict) or not recipes:
+        raise UserError(f"{PARAMS}: recipes: missing; add it")
+    if name not in recipes:
         raise UserError(
             f"{PARAMS}: train.recipe: {shown(name)} is not one of the recipes; choose "
-            f"{', '.join(map(str, names))}, or add it below `recipes:`"
+            f"{', '.join(map(str, recipes))}, or add it below `recipes:`"
         )

@@ -44,3 +44,16 @@ class ShardResult(NamedTuple):
         views = [piece.view_as(like) for piece, like in zip(pieces, self.tensors, strict=True)]
         first = len(self.gradients)
         return ShardResult(views[:first], views[first:-1], views[-1])
+
+
+def average_buffers(
+    buffers: Sequence[Tensor], total: ShardResult, shards: list[ShardResult]
+) -> None:
+    """Set each of the network's buffers to its mean over the shards, if one of them changed it.
+
+    Adding and dividing could change the last digit of one that all have left alone.
+    """
+    copies = zip(*(shard.buffers for shard in shards), strict=True)
+    for buffer, summed, of_shards in zip(buffers, total.buffers, copies, strict=True):
+        if any(not torch.equal(copy, buffer.to(copy)) for copy in of_shards):
+            buffer.copy_(summed / len(shards))

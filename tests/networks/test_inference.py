@@ -2,9 +2,12 @@ import math
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.functional import dropout
 
 from stages.networks.inference import accuracy, mean_loss, predict_batches
 from stages.networks.registry import build
+from stages.runtime.errors import UserError
 from tests.samples import NETWORK, SHAPE, random_images
 
 IMAGES = random_images(25)
@@ -41,6 +44,13 @@ def test_dropout_is_off_and_no_gradient_is_kept():
     assert not once.requires_grad
 
 
-def test_no_images_give_no_answers():
+def test_a_network_that_is_random_in_eval_mode_is_refused():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    network.register_forward_hook(lambda module, inputs, outputs: dropout(outputs))
+    with pytest.raises(UserError, match=r"^the network draws random numbers in eval mode"):
+        predict_batches(network, IMAGES, batch_size=10)
+
+
+def test_no_images_give_no_logits():
     network = build(NETWORK, SHAPE, 10)
     assert predict_batches(network, IMAGES[:0], batch_size=10).shape == (0, 10)

@@ -81,6 +81,6 @@ def test_a_network_that_does_not_fit_is_refused():
         kind="feed_forward", hidden_sizes=[10**6, 10**6], activations=["relu"] * 2, dropout=0.0
     )
     with pytest.raises(
-        ValueError, match=r"^kind: feed_forward of 1,000,796,[\d,]+ weights: at most"
+        ValueError, match=r"^1,000,796,[\d,]+ weights are not allowed: use 1 to 268,435,456"
     ):
         build(wide, SHAPE, 10)

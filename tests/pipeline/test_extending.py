@@ -49,9 +49,10 @@ def add_as_shown(project: Path) -> None:
         '"misses": int((~correct(logits, labels)).sum()),\n        "macro_f1": ',
     )
     loop = project / "stages/training/loop.py"
-    line = "        self.optimizer.step()\n"
-    clip = "        nn.utils.clip_grad_norm_(self.parameters, max_norm=1.0)\n"
-    change(loop, line, clip + line)
+    text = loop.read_text()
+    place = re.search(r"def before_step.*\n    \"\"\".*\"\"\"\n", text)[0]
+    clip = "    nn.utils.clip_grad_norm_(parameters, max_norm=1.0)\n"
+    change(loop, place, place + clip)
 
 
 @pytest.fixture(scope="module")

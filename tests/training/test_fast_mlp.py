@@ -1,12 +1,15 @@
 """The fast loop for feed-forward networks, held to the plain one and to autograd."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
+import stages.training.fast_mlp
+import stages.training.loop
 from stages.networks.pixels import to_input
 from stages.networks.registry import build
 from stages.training.fast_mlp import Batch, FastMLP, Shared, ahead, dropout_mask, fits
@@ -106,6 +109,22 @@ def test_without_dropout_it_trains_as_the_plain_loop(
         assert fast.epoch(epoch) == pytest.approx(loop.epoch(epoch), rel=1e-5)
     for weights, expected in zip(network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(weights, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_either_trainer_changes_gradients_before_a_step(monkeypatch: pytest.MonkeyPatch):
+    plain = recipe(**{"network.dropout": 0.0, "epochs": 2})
+    unchanged, _ = trained(plain)
+    for module in (stages.training.loop, stages.training.fast_mlp):
+        clip = partial(nn.utils.clip_grad_value_, clip_value=1e-3)
+        monkeypatch.setattr(module, "before_step", clip)
+    clipped, _ = trained(plain)
+    loop_network = network_of(plain)
+    loop = Loop(loop_network, SPLIT, plain, 0, Group())
+    for epoch in (1, 2):
+        loop.epoch(epoch)
+    assert not equal(clipped, unchanged)
+    for weights, expected in zip(clipped.parameters(), loop_network.parameters(), strict=True):
+        torch.testing.assert_close(weights, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_training_learns_the_images():

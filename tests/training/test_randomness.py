@@ -1,11 +1,20 @@
 """Whatever layer draws random numbers, it draws them from the generator that is handed over."""
 
+import random
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from stages.training.randomness import UnseededError, draw_from, make_generator
+from stages.training.randomness import (
+    UnseededError,
+    draw_from,
+    make_generator,
+    no_global_generators,
+)
 
 ONES = torch.ones(4, 8, 6, 6)
 
@@ -83,3 +92,13 @@ def test_each_shard_of_each_batch_of_each_epoch_has_a_generator_of_its_own():
     places = [(0, 1), (1, 1), (0, 2), (0, 1, 1), (0, 1, 1, 1), (0, 1, 2, 0)]
     seeds = {make_generator(*place).initial_seed() for place in places}
     assert len(seeds) == len(places)
+
+
+@pytest.mark.parametrize(
+    ("draw", "name"), [(random.random, "Python's random"), (np.random.rand, r"numpy\.random")]
+)
+def test_the_global_generators_of_python_and_numpy_are_refused(
+    draw: Callable[[], float], name: str
+):
+    with pytest.raises(UnseededError, match=f"^{name} drew random"), no_global_generators():
+        draw()
