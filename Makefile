@@ -16,18 +16,18 @@ OSV := https://api.osv.dev
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(VENV)/run.installed ## Install, then reproduce the pipeline: on MNIST or, without it, on the embedded digits
+run: $(VENV)/run.installed ## Reproduce the pipeline on MNIST, or on the embedded digits if MNIST cannot be downloaded
 	@sh tools/run.sh
 
-check: $(VENV)/run.installed ## Check params.yaml
+check: $(VENV)/run.installed ## Check the values in params.yaml (does not build the networks)
 	@python -m tools.check
 
-install: $(VENV)/run.installed ## Make .venv, or update it; PYTHON=<path> chooses the interpreter
+install: $(VENV)/run.installed ## Create or update .venv; PYTHON=<path> selects the interpreter
 
 data: $(VENV)/run.installed ## Download and verify MNIST, for example before going offline
 	@python -m stages.datasets.idx
 
-worker: $(VENV)/run.installed ## Help another host's `dvc repro`: PET_NNODES=2 PET_RDZV_ENDPOINT=<host>:29400 make worker
+worker: $(VENV)/run.installed ## Join another host's `dvc repro`: PET_NNODES=2 PET_RDZV_ENDPOINT=<host>:29400 make worker
 	@python -m stages.train --worker
 
 test: lint ## Lint, then test; SLOW=1 adds tests that start servers or run the pipeline several times
@@ -38,43 +38,43 @@ lint: $(VENV)/test.installed ## Run ruff and mypy
 	ruff format --check .
 	mypy
 
-format: $(VENV)/test.installed ## Format, and repair what ruff can
+format: $(VENV)/test.installed ## Format the code and fix what ruff can
 	ruff check --fix .
 	ruff format .
 
-audit: $(VENV)/test.installed ## Look up known vulnerabilities of the pinned packages (docs/supply-chain.md)
+audit: $(VENV)/test.installed ## Check the pinned packages for known vulnerabilities (docs/supply-chain.md)
 	@python -c 'import requests; requests.get("$(OSV)/v1/vulns/$(firstword $(KNOWN))", timeout=15).raise_for_status()' \
 		2> /dev/null || { echo 'note: $(OSV) does not answer; nothing was audited'; exit 0; }; \
 	pip-audit --vulnerability-service osv --osv-url $(OSV)/v1/query --disable-pip --no-deps --strict \
 		--progress-spinner off $(KNOWN:%=--ignore-vuln %) \
 		-r stages/requirements.txt -r requirements.txt -r requirements-dev.txt
 
-lock: $(VENV)/test.installed ## Write the lock files after a change of a pin (docs/supply-chain.md)
+lock: $(VENV)/test.installed ## Update the lock files after changing a pin (docs/supply-chain.md)
 	@sh tools/lock.sh
 
-bench: $(VENV)/run.installed ## Measure the pipeline beside the tutorial; ARGS=--quick, or ARGS='--thorough 3'
+bench: $(VENV)/run.installed ## Benchmark the pipeline and the tutorial; ARGS=--quick, or ARGS='--thorough 3'
 	@python -m benchmarks.bench $(ARGS)
 
-reproduce: $(VENV)/run.installed ## Run the last commit in a temporary clone, and compare all bytes
+reproduce: $(VENV)/run.installed ## Run the last commit in a temporary clone and compare all files, byte for byte
 	@python -m tools.reproduce
 
-torture: $(VENV)/test.installed ## Kill stages at random moments, and check what remains; KILLS=20
+torture: $(VENV)/test.installed ## Kill stages at random moments and check the files they leave; KILLS=20
 	@python -m tests.pipeline.torture $(or $(KILLS),200)
 
-digests: $(VENV)/test.installed ## Record the checksums that tests compare, and report which have changed
+digests: $(VENV)/test.installed ## Record the checksums that the tests compare, and list the changes
 	@python -m tests.pipeline.digests --write
 
-doctor: $(VENV)/run.installed ## Find what a crash or a bad disk has left; FIX=1 repairs it
+doctor: $(VENV)/run.installed ## Find damage from a crash or a bad disk; FIX=1 repairs it
 	@sh tools/site_cache.sh
 	@python -m tools.doctor $(if $(FIX),--fix)
 
-compare: $(VENV)/run.installed ## Is the difference in accuracy more than chance? REV=main
+compare: $(VENV)/run.installed ## Test whether the difference in accuracy is significant; REV=main
 	@python -m tools.compare $(or $(REV),HEAD) $(ARGS)
 
-plots: $(VENV)/run.installed ## Draw all charts on one page, and open it; REV=main compares
+plots: $(VENV)/run.installed ## Draw all charts on one page and open it; REV=main adds another commit's
 	@python -m tools.plots $(REV) --open $(ARGS)
 
-demo: $(VENV)/run.installed ## Open a page to draw on, for the trained model; ARGS='--port 9000'
+demo: $(VENV)/run.installed ## Draw in the browser and see the model's predictions; ARGS='--port 9000'
 	@python -m predict.demo $(ARGS)
 
 # .venv is made again if the folder was moved, or for another PYTHON=<path>.
