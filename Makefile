@@ -75,7 +75,7 @@ plots: $(VENV)/run.installed ## Draw all charts on one page and open it; REV=mai
 	@python -m tools.plots $(REV) --open $(ARGS)
 
 demo: $(VENV)/run.installed ## Draw in the browser and see the model's predictions; ARGS='--port 9000'
-	@python -m predict.demo $(ARGS)
+	@python -m predict.demo $(ARGS) || [ $$? -eq 130 ]
 
 # .venv is made again if the folder was moved, or for another PYTHON=<path>.
 ifneq ($(shell sh tools/venv.sh check $(PYTHON)),usable)

@@ -153,7 +153,11 @@ def copy_of(project: Project, folder: Path) -> Project:
 
 
 def change(path: Path, old: str, new: str) -> None:
-    """Replace the one occurrence of `old` in a file."""
+    """Replace the one occurrence of `old` in a file.
+
+    Recipes of params.yaml may repeat each other: of several, the first of `tutorial` is replaced.
+    """
     text = path.read_text()
-    assert text.count(old) == 1, f"{old!r} is not once in {path}"
-    path.write_text(text.replace(old, new))
+    start = text.find("\n  tutorial:\n") if text.count(old) > 1 else 0
+    assert start >= 0 and old in text[start:], f"{old!r} is not once in {path}"
+    path.write_text(text[:start] + text[start:].replace(old, new, 1))

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import scaling
 from benchmarks.bench import NAMES, table
+from stages.exporting.formats import FORMATS
 from tests.project import ROOT, clean_environment
 
 FOLDER = ROOT / "benchmarks"
@@ -30,7 +31,7 @@ def test_a_quick_round_measures_every_contender(tmp_path: Path):
     assert results["pipeline"]["cold"] > results["pipeline"]["noop"] > 0
     assert results["pipeline"]["bare_noop"] > 0
     assert set(results["memory"]["peaks"]["train"]) == {"once", "enlarged"}
-    assert set(results["formats"]) == {"torchscript", "pt2", "onnx", "int8"}
+    assert set(results["formats"]) == {form.name for form in FORMATS}
     assert all(times["1"] > times["256"] > 0 for times in results["formats"].values())
     assert results["predict"]["images"] == 300
     assert results["memory"]["times"] == 2

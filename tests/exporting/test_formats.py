@@ -10,7 +10,7 @@ from torch import nn
 from stages.exporting.formats import FORMATS
 from stages.exporting.torch_files import Classifier
 from stages.networks.registry import Network, build
-from tests.samples import RECIPES, SHAPE, recipe_of
+from tests.samples import OURS, RECIPES, SHAPE, recipe_of
 
 INPUTS = torch.rand(100, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 
@@ -29,7 +29,8 @@ def test_every_recipe_is_written_in_every_format(name: str):
     eager = nn.Sequential(build(recipe_of(name).network, SHAPE, 10), nn.Softmax(dim=1)).eval()
     classifier = Classifier(eager.requires_grad_(False), {}, INPUTS)
     files = {form.name: form.write(classifier) for form in FORMATS}
-    assert len(files["int8"]) < len(files["onnx"]) / 2
+    if name in OURS:  # others may have no large matrices
+        assert len(files["int8"]) < len(files["onnx"]) / 2
     for count in (1, 3):
         images = INPUTS[:count]
         expected = eager(images).numpy()
@@ -44,5 +45,7 @@ def test_every_recipe_is_written_in_every_format(name: str):
 
 
 def test_formats_have_names_and_files_of_their_own():
-    assert len({form.name for form in FORMATS}) == len({form.file for form in FORMATS}) == 4
-    assert [form.name for form in FORMATS if not form.exact] == ["int8"]
+    exact = {form.name: form.exact for form in FORMATS}
+    assert len(exact) == len({form.file for form in FORMATS}) == len(FORMATS)
+    ours = {"torchscript": True, "pt2": True, "onnx": True, "int8": False}
+    assert exact.items() >= ours.items()

@@ -15,7 +15,7 @@ from stages.runtime.errors import UserError
 from tests.project import ROOT
 from tests.samples import split_of
 
-ONNX, INT8 = FORMATS[2:]
+ONNX, INT8 = (next(form for form in FORMATS if form.name == name) for name in ("onnx", "int8"))
 
 
 def params(**changes: object) -> ExportParams:

@@ -1,7 +1,8 @@
 """Checksums of all files that short runs of each recipe write: `python -m tests.pipeline.digests`.
 
-They are printed as JSON, or with --write written to digests.json, and the names of the files that
-changed are printed. They are the same on every x86-64 processor with AVX2 (docs/reproducibility.md).
+Those of the recipes in digests.json are printed as JSON; with --write, those of all recipes are written
+to it, and the names of the files that changed are printed. They are the same on every x86-64 processor
+with AVX2 (docs/reproducibility.md).
 
 QEMU computes `grid_sample` wrongly, which no processor does. So augmented recipes also run without
 augmentation, and with --not-augmented only so.
@@ -89,11 +90,11 @@ def main() -> None:
     parser.add_argument("--not-augmented", action="store_true")
     arguments = parser.parse_args()
     names = NOT_AUGMENTED if arguments.not_augmented else NOT_AUGMENTED + AUGMENTED
-    digests = {name: run(name) for name in names}
-    if not arguments.write:
-        print(json.dumps(digests, indent=2))
-        return
     before = json.loads(FILE.read_text()) if FILE.exists() else {}
+    if not arguments.write:
+        print(json.dumps({name: run(name) for name in names if name in before}, indent=2))
+        return
+    digests = {name: run(name) for name in names}
     FILE.write_text(json.dumps(digests, indent=2) + "\n")
     changed = [
         f"{name}: {file} has changed"

@@ -95,3 +95,11 @@ def test_its_bytes_depend_on_no_number_of_processes(
     expected = project.read(WEIGHTS)
     project.run("python", "-m", "stages.train", PET_NPROC_PER_NODE=processes)
     assert project.read(WEIGHTS) == expected
+
+
+def test_the_tests_of_all_recipes_and_metrics_hold(project: Project):
+    add_as_shown(project.folder)
+    names = "exporting metrics networks runtime/test_config.py test_evaluate.py test_export.py "
+    names += "test_train.py training"
+    tests = [f"tests/{name}" for name in names.split()]
+    project.run("python", "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *tests)

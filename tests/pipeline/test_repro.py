@@ -61,12 +61,11 @@ def test_a_run_leaves_no_unknown_files(on_digits: tuple[Project, str]):
 
 def test_the_digits_change_nothing_but_the_parameter(on_digits: tuple[Project, str]):
     project, _ = on_digits
-    diff = project.run("git", "diff", "--unified=0", "params.yaml").splitlines()
-    assert [line.split("#")[0].split() for line in diff[-2:]] == [
-        ["-", "dataset:", "mnist"],
-        ["+", "dataset:", "digits"],
-    ]
-    assert len(diff) == 7
+    texts = project.run("git", "show", "HEAD:params.yaml"), project.read("params.yaml").decode()
+    before, after = map(YAML(typ="safe").load, texts)  # DVC breaks long lines
+    assert after == before | {"prepare": before["prepare"] | {"dataset": "digits"}}
+    comments, still = (re.findall("#.*", text) for text in texts)
+    assert still == comments
 
 
 def test_a_second_run_executes_nothing(reproduced: Project):
@@ -91,7 +90,7 @@ def test_a_second_run_executes_nothing(reproduced: Project):
             ["train", "evaluate", "export"],
             marks=pytest.mark.slow,
         ),
-        ("batch_size: 1000", "batch_size: 100", ["evaluate"]),
+        ("batch_size: 1000   ", "batch_size: 100   ", ["evaluate"]),
         pytest.param("tolerance: 1.0e-5", "tolerance: 1.0e-4", ["export"], marks=pytest.mark.slow),
     ],
 )

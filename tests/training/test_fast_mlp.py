@@ -16,7 +16,7 @@ from stages.training.fast_mlp import Batch, FastMLP, Shared, ahead, dropout_mask
 from stages.training.loop import Loop
 from stages.training.parallel import Group
 from stages.training.recipe import Recipe
-from tests.samples import SHAPE, random_images, recipe_of, split_of
+from tests.samples import OURS, SHAPE, random_images, recipe_of, split_of
 from tests.training.networks import RandomNetwork
 
 IMAGES = random_images(70)
@@ -95,7 +95,7 @@ def test_a_hundred_steps_are_those_of_autograd_and_adam(
 
 @networks
 def test_without_dropout_it_trains_as_the_plain_loop(
-    hidden_sizes: list[int], activations: list[str]
+    unclipped: None, hidden_sizes: list[int], activations: list[str]
 ):
     changes = {"network.hidden_sizes": hidden_sizes, "network.activations": activations}
     plain = recipe(**changes | {"network.dropout": 0.0})
@@ -143,6 +143,12 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another():
 def test_dropout_is_part_of_training():
     more = recipe(epochs=1, **{"network.dropout": 0.5})
     assert not equal(trained(recipe(epochs=1))[0], trained(more)[0])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_it_takes_our_feed_forward_recipes(name: str):
+    recipe = recipe_of(name)
+    assert fits(network_of(recipe), recipe, CPU) == (name in ("tutorial", "fast"))
 
 
 def test_it_takes_what_it_computes_and_nothing_else():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from stages.networks.inference import predict_batches
+from stages.networks.inference import mean_loss, predict_batches
 from stages.networks.pixels import to_input
 from stages.networks.registry import build
 from stages.runtime.splits import Split
@@ -19,7 +19,7 @@ from stages.training.loop import Loop
 from stages.training.parallel import Group
 from stages.training.randomness import make_generator
 from stages.training.recipe import Recipe
-from tests.samples import RECIPES, SHAPE, random_images, recipe_of, split_of
+from tests.samples import OURS, RECIPES, SHAPE, random_images, recipe_of, split_of
 from tests.training.networks import RandomNetwork
 
 IMAGES = random_images(70)
@@ -70,7 +70,7 @@ def random_network() -> nn.Module:
     return RandomNetwork()
 
 
-def test_an_epoch_trains_on_every_image_once_in_batches():
+def test_an_epoch_trains_on_every_image_once_in_batches(unclipped: None):
     recipe = recipe_of("tutorial", **{"network.dropout": 0.0}, epochs=3)
     network = network_of(recipe)
     reference = copy.deepcopy(network)
@@ -87,8 +87,9 @@ def test_an_epoch_trains_on_every_image_once_in_batches():
             optimizer.step()
             total += loss.item() * len(batch)
             hits += (logits.argmax(dim=1) == LABELS[batch]).sum().item()
-        expected = {"loss": total / 70, "accuracy": hits / 70}
-        assert loop.epoch(epoch) == pytest.approx(expected, rel=1e-5)
+        results = loop.epoch(epoch)
+        assert results["loss"] == pytest.approx(total / 70, rel=1e-5)
+        assert results["accuracy"] == pytest.approx(hits / 70, rel=1e-5)
     for weights, expected in zip(network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(weights, expected)
 
@@ -96,11 +97,21 @@ def test_an_epoch_trains_on_every_image_once_in_batches():
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("shards", [1, 2, 4])
 def test_training_learns_the_images(shapes: Split, name: str, shards: int):
-    recipe = recipe_of(name, epochs=15, batch_size=20, shards=shards, augmentation=[])
-    _, results = trained(shapes, recipe, threads=2)
-    assert results[0]["loss"] > 0.5
-    assert results[-1]["loss"] < 0.4
-    assert results[-1]["accuracy"] > 0.9
+    """Those of our recipes fast; any other recipe better than with weights that hardly change."""
+    changes = {"epochs": 15, "batch_size": 20, "shards": shards, "augmentation": []}
+
+    def train(**more: object) -> tuple[float, list[dict[str, float]]]:
+        recipe = recipe_of(name, **changes, **more)
+        network = network_of(recipe)
+        _, results = trained(shapes, recipe, 2, network)
+        return mean_loss(predict_batches(network, shapes.images, 85), shapes.labels), results
+
+    loss, results = train()
+    assert loss < train(**{"optimizer.learning_rate": 1e-12})[0]
+    if name in OURS:
+        assert results[0]["loss"] > 0.5
+        assert results[-1]["loss"] < 0.4
+        assert results[-1]["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("shards", [2, 3, 4])
@@ -221,9 +232,7 @@ def test_a_training_resumes_as_if_it_had_not_been_interrupted(name: str):
     """A validation between epochs changes nothing either."""
     recipe = recipe_of(name, epochs=4, batch_size=14)
     network = network_of(recipe)
-    fits = fast_mlp.fits(network, recipe, torch.device("cpu"))
-    assert fits == (name in ("tutorial", "fast"))
-    kind = FastMLP if fits else Loop
+    kind = FastMLP if fast_mlp.fits(network, recipe, torch.device("cpu")) else Loop
 
     trainer = kind(network, SPLIT, recipe, 0, Group())
     expected = [trainer.epoch(epoch) for epoch in range(1, 5)]
