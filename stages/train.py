@@ -59,11 +59,11 @@ def train(  # noqa: PLR0913, PLR0917
     shape, key = (1, *training.images.shape[1:]), f"recipes.{params.recipe}"
     compute_deterministically()
     rng = torch.Generator().manual_seed(params.seed)
-    with refusal_of(f"{key}.network"), no_global_generators(), draw_from(rng):
+    with refusal_of(f"{key}.network"), no_global_generators(device), draw_from(rng):
         network = build(recipe.network, shape, len(training.classes))
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = FastMLP if fast_mlp.fits(network, recipe, device) else Loop
-    with refusal_of(key), no_global_generators():
+    with refusal_of(key), no_global_generators(device):
         trainer = kind(network, training, recipe, params.seed, group)
 
     epochs: list[Results] = []
@@ -75,7 +75,7 @@ def train(  # noqa: PLR0913, PLR0917
         if checkpoint:
             print(f"Resuming after epoch {len(epochs)}, from a checkpoint", flush=True)
     for epoch in range(len(epochs) + 1, recipe.epochs + 1):
-        with no_global_generators():
+        with no_global_generators(device):
             results = {"train": trainer.epoch(epoch)}
         run.check_inputs()
         if len(validation):

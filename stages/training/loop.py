@@ -1,13 +1,15 @@
 """The training loop: what every recipe means, on any device, in any number of threads and processes.
 
-Each batch is cut into `recipe.shards` shards. One thread computes a shard: its gradients, its buffers
-(the running statistics of batch normalisation), its share of the loss. The shards' results are summed
-in their order, and each shard draws from a generator of its own. So the number of workers never changes
-the result (`parallel.py`). `fast_mlp.py` does the same faster for one kind of network.
+Each batch is cut into `recipe.shards` shards. One thread computes a shard: its gradients, its buffers,
+its share of the loss. The results are summed in the order of the shards, and each draws from its own
+generator, so the number of workers never changes them. `fast_mlp.py` is faster for one kind of network.
 """
 
+from contextlib import nullcontext
+from functools import partial
+
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
 from stages.networks.pixels import to_input
@@ -15,9 +17,9 @@ from stages.runtime.splits import Split
 from stages.training.metrics import METRICS, means, totals
 from stages.training.optimizers import make_schedule
 from stages.training.parallel import Group
-from stages.training.randomness import UnseededError, draw_from, make_generator
+from stages.training.randomness import DrawFrom, UnseededError, choose_draw_from, make_generator
 from stages.training.recipe import Recipe
-from stages.training.shards import Replica, ShardResult, average_buffers
+from stages.training.shards import Replica, ShardResult
 
 
 def before_step(parameters: list[nn.Parameter]) -> None:
@@ -33,11 +35,11 @@ class Loop:
         """Raises ValueError: the network cannot be trained on a shard of this recipe."""
         self.split, self.recipe, self.seed, self.group = split, recipe, seed, group
         self.parameters = [weights for weights in network.parameters() if weights.requires_grad]
-        self.buffers = list(network.buffers())
         self.device = self.parameters[0].device
         self.replicas = [Replica(network) for _ in range(recipe.shards)]
         whole, rest = divmod(len(split), recipe.batch_size)
         self.batches = max(1, whole) if recipe.drop_last else whole + (rest > 0)
+        self.draw_from: DrawFrom = nullcontext
         self.like = self.rehearse()  # what is gathered of a shard
         self.row = self.like.pack()
         for weights in self.parameters:
@@ -63,7 +65,7 @@ class Loop:
 
         def compute(number: int, row: Tensor) -> None:
             rng = make_generator(self.seed, epoch, batch, number)
-            self.compute_shard(self.replicas[number], shards[number], len(indices), rng).pack(row)
+            self.compute_shard(number, shards[number], len(indices), rng).pack(row)
 
         rows = self.group.gather(compute, len(shards), self.row)
         total = rows[0].clone()
@@ -75,17 +77,15 @@ class Loop:
         before_step(self.parameters)
         self.optimizer.step()
         self.schedule.step()
-        average_buffers(self.buffers, summed, [self.like.views(row) for row in rows])
+        self.replicas[0].change_originals(summed.changes, len(shards))
         return summed.totals
 
-    def compute_shard(
-        self, replica: Replica, indices: Tensor, size: int, rng: torch.Generator
-    ) -> ShardResult:
-        """Return the part that the images at `indices` have in the loss of a batch of `size` images."""
+    def compute_shard(self, shard: int, indices: Tensor, size: int, rng: Generator) -> ShardResult:
+        """Return what the images at `indices` contribute to a batch of `size` images."""
         images, labels = (tensor.to(self.device) for tensor in self.split.take(indices))
-        for copied, buffer in zip(replica.buffers, self.buffers, strict=True):
-            copied.copy_(buffer)
-        with draw_from(rng, self.device):
+        replica = self.replicas[shard]
+        replica.copy_buffers()
+        with self.draw_from(rng):
             inputs = to_input(images)
             for augment in self.recipe.augmentation:
                 inputs = augment(inputs, rng)
@@ -93,17 +93,18 @@ class Loop:
             if logits.shape != (expected := (len(labels), len(self.split.classes))):
                 raise ValueError(f"the network returns {list(logits.shape)}, not {list(expected)}")
             loss = self.recipe.loss(logits, labels)
-        with draw_from(None, self.device):
+        with self.draw_from(None):
             gradients = torch.autograd.grad(loss / size, replica.parameters, materialize_grads=True)
-        return ShardResult(gradients, replica.buffers, totals(loss, logits, labels))
+        return ShardResult(gradients, replica.changes(), totals(loss, logits, labels))
 
     def rehearse(self) -> ShardResult:
         """Compute the smallest shard; raises ValueError: the network cannot be trained on it."""
         last = torch.arange(len(self.split)).split(self.recipe.batch_size)[self.batches - 1]
         indices = last[: max(1, len(last) // self.recipe.shards)]
-        replica, rng = self.replicas[0], make_generator(self.seed, epoch=0)
+        compute = partial(self.compute_shard, 0, indices, len(last), make_generator(self.seed, 0))
         try:
-            return self.compute_shard(replica, indices, len(last), rng)
+            self.draw_from = choose_draw_from(compute, self.device)
+            return compute()
         except (UnseededError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"a shard of {len(indices)} images cannot be trained on: {str(error).splitlines()[0]}; "

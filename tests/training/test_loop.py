@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, dropout
 
 from stages.networks.inference import mean_loss, predict_batches
 from stages.networks.pixels import to_input
@@ -17,7 +17,7 @@ from stages.training import fast_mlp
 from stages.training.fast_mlp import FastMLP
 from stages.training.loop import Loop
 from stages.training.parallel import Group
-from stages.training.randomness import make_generator
+from stages.training.randomness import UnseededError, make_generator, no_global_generators
 from stages.training.recipe import Recipe
 from tests.samples import OURS, RECIPES, SHAPE, random_images, recipe_of, split_of
 from tests.training.networks import RandomNetwork
@@ -131,6 +131,26 @@ def test_any_number_of_threads_gives_the_same_network(
         assert repeated == results
 
 
+class LateDropout(nn.Sequential):
+    """It draws random numbers in its third forward pass, but not in the rehearsal."""
+
+    passes = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        LateDropout.passes += 1
+        return super().forward(dropout(images) if LateDropout.passes > 3 else images)
+
+
+def test_random_numbers_that_the_rehearsal_does_not_draw_are_refused(shapes: Split):
+    recipe = recipe_of("convolutional", **SMALL, epochs=1, shards=1, augmentation=[])
+    loop = Loop(LateDropout(nn.Flatten(), nn.Linear(784, 10)), shapes, recipe, 0, Group())
+    with (
+        pytest.raises(UnseededError, match=r"^torch's default generator drew"),
+        no_global_generators(torch.device("cpu")),
+    ):
+        loop.epoch(1)
+
+
 def test_the_number_of_shards_is_part_of_the_recipe(shapes: Split):
     two, four = (
         trained(shapes, recipe_of("convolutional", **SMALL, epochs=1, shards=shards))[0]
@@ -188,11 +208,13 @@ class Buffers(nn.Module):
         self.register_buffer("steps", torch.tensor(0))
         self.register_buffer("late", torch.tensor(0.0))
         self.register_buffer("constant", torch.tensor(2**24 + 1))
+        self.register_buffer("started", torch.tensor([False, True]))
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
             self.steps = self.steps + 1  # a new tensor, as PyTorch allows
             self.late += self.steps > 2
+            self.started[0] = True
         return self.after(self.linear(self.normalisation(self.frozen(images.flatten(1)))))
 
 
@@ -205,6 +227,7 @@ def test_buffers_change_as_without_shards_and_frozen_weights_stay(shapes: Split)
     assert state["steps"] == 10
     assert state["late"] == 8
     assert state["constant"] == 2**24 + 1
+    assert state["started"].tolist() == [True, True]
     assert state["after.running_mean"].abs().min() > 0
     assert torch.equal(state["frozen.weight"], before["frozen.weight"])
     assert not torch.equal(state["linear.weight"], before["linear.weight"])
@@ -285,6 +308,7 @@ class Unseeded(nn.Sequential):
             "Expected more than 1",
         ),
         (nn.Sequential(nn.Flatten(), nn.Linear(9, 10)), "mat1 and mat2|shapes|size"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 5)), r"returns \[1, 5\], not \[1, 10\]"),
     ],
 )
 def test_a_network_that_cannot_be_trained_is_refused_before_training(network: nn.Module, line: str):
