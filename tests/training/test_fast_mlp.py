@@ -59,7 +59,7 @@ networks = pytest.mark.parametrize(
 
 @networks
 def test_a_hundred_steps_are_those_of_autograd_and_adam(
-    hidden_sizes: list[int], activations: list[str]
+    unclipped: None, hidden_sizes: list[int], activations: list[str]
 ):
     """With the same dropout masks, weights and logits agree with a plain loop after every step."""
     changes = {"network.hidden_sizes": hidden_sizes, "network.activations": activations}
