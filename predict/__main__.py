@@ -92,7 +92,8 @@ def read(path: Path, layout: Layout) -> np.ndarray | UserError:
     """Return the network's input for a picture, uint8 [28, 28], or why it cannot be read."""
     try:
         if path is not STDIN:
-            return read_picture(path, layout)
+            with path.open("rb") as file:
+                return read_picture(file, layout)
         content = sys.stdin.buffer.read(MAX_STDIN + 1)
         if len(content) > MAX_STDIN:
             return UserError(f"{path}: larger than {MAX_STDIN // 10**6} megabytes; scale it down")

@@ -13,7 +13,8 @@ from stages.networks.inference import predict_batches
 from stages.reporting.confusions import worst_confusions
 from stages.reporting.gallery import gallery
 from stages.reporting.params import EvaluateParams
-from stages.runtime.runner import Run
+from stages.runtime.inputs import Inputs
+from stages.runtime.outputs import Outputs
 from stages.runtime.splits import TEST, load_split
 
 METRICS = Path("metrics/evaluate.json")
@@ -24,15 +25,15 @@ CONFUSIONS = Path("metrics/confusions.csv")
 MISTAKES = Path("metrics/mistakes.png")
 
 
-def main(run: Run) -> None:
-    params = run.section("evaluate", EvaluateParams)
-    (network, _), test = load_network(), load_split(TEST)
+def main(inputs: Inputs, outputs: Outputs) -> None:
+    params = inputs.section("evaluate", EvaluateParams)
+    network, record = load_network(inputs)
+    test = load_split(TEST, inputs, record["training"]["dataset"])
 
     logits = predict_batches(network, test.images, params.batch_size)
     predicted = logits.argmax(dim=1)
     scores = score(logits, test.labels, test.classes)
 
-    outputs = run.outputs
     names = [
         [test.classes[label] for label in labels.tolist()] for labels in (test.labels, predicted)
     ]

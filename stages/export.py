@@ -21,8 +21,8 @@ from stages.metrics.scores import score
 from stages.networks.checkpoint import load_network
 from stages.networks.inference import predict_batches
 from stages.networks.pixels import to_input
-from stages.runtime.outputs import temporary_folder
-from stages.runtime.runner import Run
+from stages.runtime.inputs import Inputs
+from stages.runtime.outputs import Outputs, temporary_folder
 from stages.runtime.splits import TEST, TRAIN, load_split
 
 CARD = Path("models/README.md")
@@ -36,9 +36,11 @@ def spread(images: torch.Tensor, count: int) -> torch.Tensor:
     return images[torch.arange(count) * len(images) // max(count, 1)]
 
 
-def main(run: Run) -> None:
-    params = run.section("export", ExportParams)
-    (network, record), test = load_network(), load_split(TEST)
+def main(inputs: Inputs, outputs: Outputs) -> None:
+    params = inputs.section("export", ExportParams)
+    network, record = load_network(inputs)
+    dataset = record["training"]["dataset"]
+    test, training = load_split(TEST, inputs, dataset), load_split(TRAIN, inputs, dataset)
     logits = predict_batches(network, test.images, BATCH_SIZE)
     scores = score(logits, test.labels, test.classes)
     expected = logits.softmax(dim=1)
@@ -51,13 +53,13 @@ def main(run: Run) -> None:
             "test": {name: scores.metrics[name] for name in ("accuracy", "loss", "images")},
             "versions": {library: release(library) for library in LIBRARIES},
         },
-        calibration=to_input(spread(load_split(TRAIN).images, params.calibration_images)),
+        calibration=to_input(spread(training.images, params.calibration_images)),
     )
     sizes, futures = [], list[Future[Measurement]]()
     # One file is checked while the next is written.
     with temporary_folder() as folder, ExitStack() as stack, ThreadPoolExecutor(2) as pool:
         for form in FORMATS:
-            with run.outputs.file(form.file) as file:
+            with outputs.file(form.file) as file:
                 verifier = Verifier(form, file, test, folder)
                 stack.callback(verifier.stop)
                 content = form.write(classifier)
@@ -72,5 +74,5 @@ def main(run: Run) -> None:
             f"{form.file}: {size['bytes']:,} bytes, accuracy {result.accuracy:.2%}, at most "
             f"{result.max_difference:.1e} from the eager network over {len(test):,} images"
         )
-    run.outputs.write_bytes(CARD, render(classifier.provenance, scores, sizes, params))
-    run.outputs.write_json(SIZES, sizes)
+    outputs.write_bytes(CARD, render(classifier.provenance, scores, sizes, params))
+    outputs.write_json(SIZES, sizes)

@@ -11,21 +11,23 @@ from stages.datasets.dataset import load
 from stages.datasets.params import PrepareParams
 from stages.datasets.splitting import split
 from stages.datasets.summary import draw_samples, summarise
-from stages.runtime.runner import Run
-from stages.runtime.splits import TEST, TRAIN, VALIDATION, save_split
+from stages.runtime.inputs import Inputs
+from stages.runtime.outputs import Outputs
+from stages.runtime.splits import TEST, TRAIN, VALIDATION, checksum, save_split
 
 METRICS = Path("metrics/dataset.json")
 SAMPLES = Path("metrics/samples.png")
 
 
-def main(run: Run) -> None:
-    params = run.section("prepare", PrepareParams)
-    dataset = load(params)
+def main(inputs: Inputs, outputs: Outputs) -> None:
+    params = inputs.section("prepare", PrepareParams)
+    dataset = load(params, inputs)
     splits = dict(zip((TRAIN, VALIDATION, TEST), split(dataset, params), strict=True))
+    about = dataset.about | {"splits_sha256": checksum(*splits.values())}
     for path, indices in splits.items():
-        save_split(run.outputs, path, dataset.images, dataset.labels, dataset.about, indices)
-    run.outputs.write_json(METRICS, summarise(dataset, splits))
-    run.outputs.write_bytes(SAMPLES, draw_samples(dataset, splits[TRAIN]))
+        save_split(outputs, path, dataset.images, dataset.labels, about, indices)
+    outputs.write_json(METRICS, summarise(dataset, splits))
+    outputs.write_bytes(SAMPLES, draw_samples(dataset, splits[TRAIN]))
     train, validation, test = map(len, splits.values())
     print(
         f"{params.dataset}: {train:,} training, {validation:,} validation, {test:,} test images of "

@@ -15,7 +15,8 @@ from stages.networks.checkpoint import save_network
 from stages.networks.registry import build
 from stages.runtime.config import PARAMS, lookup
 from stages.runtime.errors import UserError
-from stages.runtime.runner import Run
+from stages.runtime.inputs import Inputs
+from stages.runtime.outputs import Outputs
 from stages.runtime.splits import TRAIN, VALIDATION, load_split
 from stages.training import fast_mlp, launch
 from stages.training.device import compute_deterministically, own_threads, pick_device, processor
@@ -31,23 +32,24 @@ RESULTS = Path("metrics/train.json")
 EPOCHS = Path("metrics/epochs.csv")
 
 
-def main(run: Run) -> None:
-    params = run.section("train", TrainParams)
-    check_choice(params.recipe, lookup(run.params, "recipes"))
-    recipe = run.section(f"recipes.{params.recipe}", Recipe)
+def main(inputs: Inputs, outputs: Outputs) -> None:
+    params = inputs.section("train", TrainParams)
+    check_choice(params.recipe, lookup(inputs.params, "recipes"))
+    recipe = inputs.section(f"recipes.{params.recipe}", Recipe)
     if launch.is_requested():
         launch.launch()
     device = pick_device(params.device)
-    fingerprint = run.fingerprint | {"device": device.type, "processor": processor(device)}
+    fingerprint = inputs.fingerprint | {"device": device.type, "processor": processor(device)}
     with join(fingerprint, own_threads(device), device) as group:
         if group.main and group.size > recipe.shards:
             print(f"note: the recipe's `shards` is {recipe.shards}: more processes are no faster")
         checkpoint = Checkpoint(fingerprint) if group.main else None
-        train(run, params, recipe, device, group, checkpoint)
+        train(inputs, outputs, params, recipe, device, group, checkpoint)
 
 
 def train(  # noqa: PLR0913, PLR0917
-    run: Run,
+    inputs: Inputs,
+    outputs: Outputs,
     params: TrainParams,
     recipe: Recipe,
     device: torch.device,
@@ -55,7 +57,8 @@ def train(  # noqa: PLR0913, PLR0917
     checkpoint: Checkpoint | None,
 ) -> None:
     """Train in a group of processes, of which the main one writes the outputs and has a checkpoint."""
-    training, validation = load_split(TRAIN), load_split(VALIDATION)
+    training = load_split(TRAIN, inputs)
+    validation = load_split(VALIDATION, inputs, training.dataset)
     shape, key = (1, *training.images.shape[1:]), f"recipes.{params.recipe}"
     compute_deterministically()
     rng = torch.Generator().manual_seed(params.seed)
@@ -77,7 +80,7 @@ def train(  # noqa: PLR0913, PLR0917
     for epoch in range(len(epochs) + 1, recipe.epochs + 1):
         with no_global_generators(device):
             results = {"train": trainer.epoch(epoch)}
-        run.check_inputs()
+        inputs.check(quick=True)
         if len(validation):
             results["validation"] = validate(network, validation, group)
         rate = recipe.optimizer.learning_rate
@@ -97,15 +100,15 @@ def train(  # noqa: PLR0913, PLR0917
         **params.model_dump() | {"device": device.type},
         "parameters": recipe.model_dump(exclude={"network"}),
     }
-    save_network(run.outputs, network, recipe.network, shape, record)
-    run.outputs.write_json(RESULTS, epochs[-1])
+    save_network(outputs, network, recipe.network, shape, record)
+    outputs.write_json(RESULTS, epochs[-1])
     columns = [(split, name) for split in ("train", "validation") for name in NAMES]
     rows = (
         [number, *(results.get(split, {}).get(name) for split, name in columns)]
         for number, results in enumerate(epochs, start=1)
     )
-    run.outputs.write_csv(EPOCHS, ("epoch", *map("_".join, columns)), rows)
-    run.outputs.afterwards(checkpoint.remove)
+    outputs.write_csv(EPOCHS, ("epoch", *map("_".join, columns)), rows)
+    outputs.afterwards(checkpoint.remove)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from stages.datasets.description import DATA, NAME, read_description
 from stages.datasets.params import PrepareParams
 from stages.runtime.config import PARAMS
 from stages.runtime.errors import UserError, printable
+from stages.runtime.inputs import Inputs
 from stages.runtime.splits import checksum
 
 MAX_WARNINGS = 5
@@ -40,15 +41,15 @@ class Dataset:
         return np.flatnonzero(self.first != np.arange(len(self.first)))
 
 
-def load(params: PrepareParams) -> Dataset:
-    """Load the set in data/NAME.
+def load(params: PrepareParams, inputs: Inputs) -> Dataset:
+    """Load the set in data/NAME, a dependency of the stage.
 
     Raises:
         UserError: it is missing or not valid, or a parameter does not apply to it.
     """
-    description = read_description(params.dataset)
+    description = read_description(params.dataset, inputs)
     if description is None:
-        return load_folder(params)
+        return load_folder(params, inputs)
     for name in ("test_share", "layout", "skip_unreadable"):
         if getattr(params, name) is not None:
             raise UserError(
@@ -65,20 +66,21 @@ def load(params: PrepareParams) -> Dataset:
     return Dataset(images, labels, test, {"name": params.dataset} | texts)
 
 
-def load_folder(params: PrepareParams) -> Dataset:
+def load_folder(params: PrepareParams, inputs: Inputs) -> Dataset:
     """Load a folder of pictures.
 
     Raises:
         UserError: the folder or a picture in it is not valid.
     """
     name, layout = params.dataset, params.layout or "mnist"
-    classes, has_test, pictures = folder.list_pictures(name)
+    classes, has_test, pictures = folder.list_pictures(name, inputs)
     if has_test and params.test_share is not None:
         raise UserError(
             f"{PARAMS}: prepare.test_share: {params.test_share} does not apply to {name}, which has a "
             "folder test/; set it to null"
         )
-    images, problems = folder.read_pictures([picture.path for picture in pictures], layout)
+    paths = [picture.path for picture in pictures]
+    images, problems = folder.read_pictures(paths, layout, inputs)
     lines = [f"{printable(pictures[index].path)}: {problems[index]}" for index in problems]
     if problems and not params.skip_unreadable:
         more = f" (and {len(lines) - 1:,} more)" if len(lines) > 1 else ""

@@ -7,7 +7,8 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from stages.datasets.params import Layout
-from stages.runtime.config import Section, read_checked
+from stages.runtime.config import Section, check, parse_yaml
+from stages.runtime.inputs import Inputs
 
 DATA = Path("data")
 NAME = "dataset.yaml"
@@ -53,11 +54,16 @@ class Description(Section):
         return self
 
 
-def read_description(name: str) -> Description | None:
-    """Return the description in data/NAME/dataset.yaml; None if there is no such file.
+def read_description(name: str, inputs: Inputs | None = None) -> Description | None:
+    """Return the description in data/NAME/dataset.yaml, which may be one of a stage's `inputs`.
+
+    Returns None if there is no such file.
 
     Raises:
         UserError: it is not valid.
     """
     path = DATA / name / NAME
-    return read_checked(path, Description) if path.exists() else None
+    if not path.exists():
+        return None
+    content = inputs.read(path) if inputs else path.read_bytes()
+    return check(path, "", parse_yaml(path, content), Description)

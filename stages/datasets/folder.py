@@ -4,6 +4,8 @@ There may be train/ and test/ above the classes. Classes are ordered by name, on
 under any locale.
 """
 
+import hashlib
+import io
 import signal
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +23,15 @@ from tqdm import tqdm
 from stages.datasets.description import DATA, MAX_CLASSES
 from stages.datasets.layout import SIDE
 from stages.datasets.params import Layout
-from stages.datasets.pictures import SUFFIXES, NoMemoryError, PictureError, read_picture
+from stages.datasets.pictures import (
+    SUFFIXES,
+    NoMemoryError,
+    PictureError,
+    check_size,
+    read_picture,
+)
 from stages.runtime.errors import UserError
-from stages.runtime.inputs import ignored
+from stages.runtime.inputs import Inputs, ignored
 from stages.runtime.outputs import scratch_array
 from stages.runtime.processes import end_with_parent, usable_cores
 from stages.runtime.splits import TRAIN
@@ -40,13 +48,13 @@ class Picture(NamedTuple):
     test: bool
 
 
-def list_pictures(name: str) -> tuple[list[str], bool, list[Picture]]:
+def list_pictures(name: str, inputs: Inputs) -> tuple[list[str], bool, list[Picture]]:
     """Return the class names, whether the folder has train/ and test/, and its pictures.
 
     Hidden files and those that .dvcignore names are skipped.
 
     Raises:
-        UserError: the folder has another form; the line names the problem.
+        UserError: the folder has another form, or other files than when `inputs` were digested.
     """
     root = DATA / name
     if not root.is_dir():
@@ -77,7 +85,20 @@ def list_pictures(name: str) -> tuple[list[str], bool, list[Picture]]:
         for label, class_name in enumerate(classes)
         for path in _files(by_class[class_name])
     ]
+    _check_listing(root, pictures, inputs)
     return classes, has_test, pictures
+
+
+def _check_listing(root: Path, pictures: list[Picture], inputs: Inputs) -> None:
+    depth = pictures[0].path.count("/")
+    listed = {picture.path for picture in pictures}
+    digested = {
+        name
+        for name in inputs.fingerprint
+        if name.startswith(f"{root}/") and name.count("/") == depth and "/." not in name
+    }
+    for path in listed ^ digested:
+        inputs.compare(path, "new" if path in listed else "nothing")
 
 
 def _check_splits(root: Path) -> None:
@@ -155,14 +176,16 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def read_pictures(paths: list[str], layout: Layout) -> tuple[np.ndarray, dict[int, str]]:
+def read_pictures(
+    paths: list[str], layout: Layout, inputs: Inputs
+) -> tuple[np.ndarray, dict[int, str]]:
     """Read and lay out pictures on all cores: uint8 [N, 28, 28], mapped into a file.
 
     N counts the readable ones, in the order of `paths`. Also returns the reason for each unreadable
     one, by its index in `paths`.
 
     Raises:
-        UserError: memory ran out, which is no fault of a picture.
+        UserError: memory ran out, which is no fault of a picture, or one has changed.
     """
     images = scratch_array((len(paths), SIDE, SIDE), TRAIN.parent)
     problems: dict[int, str] = {}
@@ -170,7 +193,9 @@ def read_pictures(paths: list[str], layout: Layout) -> tuple[np.ndarray, dict[in
     with _readers(len(paths)) as map_all:
         results = map_all(partial(_read, layout=layout), paths)
         try:
-            for result in tqdm(results, desc="pictures", total=len(paths), disable=None):
+            for digest, result in tqdm(results, desc="pictures", total=len(paths), disable=None):
+                if digest:
+                    inputs.compare(paths[index], digest)
                 if isinstance(result, str):
                     problems[index] = result
                 else:
@@ -184,16 +209,24 @@ def read_pictures(paths: list[str], layout: Layout) -> tuple[np.ndarray, dict[in
     return images[: len(paths) - len(problems)], problems
 
 
-def _read(path: str, layout: Layout) -> np.ndarray | str:
-    """Return the picture, uint8 [28, 28], or the reason why it cannot be read."""
+def _read(path: str, layout: Layout) -> tuple[str | None, np.ndarray | str]:
+    """Return the SHA-256 of a file, and its picture, uint8 [28, 28], or why it cannot be read.
+
+    A file that cannot be read, or is too large, has no SHA-256.
+    """
+    digest = None
     try:
-        return read_picture(Path(path), layout)
+        with Path(path).open("rb") as file:
+            check_size(file)
+            content = file.read()
+        digest = hashlib.sha256(content).hexdigest()
+        return digest, read_picture(io.BytesIO(content), layout)
     except NoMemoryError as error:
         raise UserError(f"{path}: {error}; {ADVICE}") from None
     except PictureError as error:
-        return str(error)
+        return digest, str(error)
     except OSError as error:
-        return str(error.strerror)
+        return digest, str(error.strerror)
 
 
 @contextmanager

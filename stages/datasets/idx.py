@@ -5,8 +5,8 @@ offline. The exit code is 2 if no source has them.
 """
 
 import gzip
+import hashlib
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +39,10 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
         UserError: a file is not in MNIST's form.
         OSError: the disk for temporary files is full.
     """
-    paths = {path.name: path for path in fetch_files(name, description)}
+    files = {path.name: read_verified(path, description) for path in fetch_files(name, description)}
     try:
-        images, labels = _read(paths, "train")
-        test_images, test_labels = _read(paths, "t10k")
+        images, labels = _read(files, "train")
+        test_images, test_labels = _read(files, "t10k")
         test = np.repeat([False, True], [len(labels), len(test_labels)])
         images = np.concatenate([images, test_images])
         labels = np.concatenate([labels, test_labels])
@@ -58,16 +58,23 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
     return images, labels, test
 
 
-def _read(paths: dict[str, Path], split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_verified(path: Path, description: Description) -> bytes:
+    """Return the content of a file in the cache; raises UserError: it has changed since `fetch`."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != description.files[path.name]:
+        raise UserError(f"{path}: changed after it was verified; run `dvc repro` again")
+    return content
+
+
+def _read(files: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [N, 28, 28] and labels int64 [N] of "train" or "t10k"."""
     mnist = import_datasets().mnist
     with temporary_folder() as folder:
-        files = [folder / f"{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-        for target in files:
-            with gzip.open(paths[f"{target.name}.gz"]) as packed, target.open("wb") as file:
-                shutil.copyfileobj(packed, file)
-        images = mnist.read_image_file(files[0]).numpy()
-        labels = mnist.read_label_file(files[1]).numpy()
+        paths = [folder / f"{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
+        for path in paths:
+            path.write_bytes(gzip.decompress(files[f"{path.name}.gz"]))
+        images = mnist.read_image_file(paths[0]).numpy()
+        labels = mnist.read_label_file(paths[1]).numpy()
     if images.shape != (len(labels), 28, 28):
         raise ValueError(f"images {images.shape}, labels {labels.shape}")
     return images, labels

@@ -3,7 +3,6 @@
 import logging
 import os
 import warnings
-from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -51,7 +50,7 @@ class NoMemoryError(PictureError):
     """There is not enough memory for a picture now; another time it may be read."""
 
 
-def read_picture(source: Path | BinaryIO, layout: Layout) -> np.ndarray:
+def read_picture(source: BinaryIO, layout: Layout) -> np.ndarray:
     """Read a picture and lay it out, uint8 [28, 28].
 
     Any size, colour and polarity, up to 16 bits; transparent pixels show white paper.
@@ -66,11 +65,16 @@ def read_picture(source: Path | BinaryIO, layout: Layout) -> np.ndarray:
     return to_drawing(colours) if layout == "mnist" else to_whole(colours)
 
 
-def _read(source: Path | BinaryIO) -> np.ndarray:
-    """Return an upright picture, float32 [height, width, 1 or 3] in [0, 255], no side above `SIDE`."""
-    size = source.stat().st_size if isinstance(source, Path) else source.seek(0, os.SEEK_END)
-    if size > MAX_BYTES:
+def check_size(file: BinaryIO) -> None:
+    """Refuse a file of more than MAX_BYTES; raises PictureError."""
+    if file.seek(0, os.SEEK_END) > MAX_BYTES:
         raise PictureError(f"larger than {MAX_BYTES // 10**6} megabytes; scale it down")
+    file.seek(0)
+
+
+def _read(source: BinaryIO) -> np.ndarray:
+    """Return an upright picture, float32 [height, width, 1 or 3] in [0, 255], no side above `SIDE`."""
+    check_size(source)
     try:
         with Image.open(source, formats=FORMATS) as image:
             # JPEG may skip the detail that is averaged away below.

@@ -10,6 +10,7 @@ from torch import nn
 
 from stages.networks.registry import Network, build, parse
 from stages.runtime.errors import UserError
+from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs
 
 WEIGHTS = Path("models/model_weights.pth")
@@ -27,7 +28,7 @@ def save_network(
 
     The JSON holds the network's configuration, the `shape` of its images (channels, height, width),
     `training`, which describes how the weights were made (data set, recipe, parameters, number of
-    images), and the SHA-256 of the file of weights.
+    images), the SHA-256 of the file of weights, and that of all these entries (`digest`).
     """
     buffer = io.BytesIO()  # torch.save to a path would write the path's stem into the file
     # Clones, each in memory of its own: views of a longer vector would be saved with all of it.
@@ -44,24 +45,35 @@ def save_network(
         "training": training,
         "weights_sha256": sha256(weights),
     }
-    outputs.write_json(RECORD, record)
+    outputs.write_json(RECORD, record | {"sha256": digest(record)})
 
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def load_network() -> tuple[nn.Module, dict]:
-    """Rebuild the trained network on the CPU, in eval mode; return it and the content of RECORD.
+def digest(record: dict) -> str:
+    """Return the SHA-256 of a record as JSON with sorted keys."""
+    return sha256(json.dumps(record, sort_keys=True).encode())
+
+
+def load_network(inputs: Inputs | None = None) -> tuple[nn.Module, dict]:
+    """Rebuild the trained network on the CPU, in eval mode; return it and what describes it.
+
+    The files may be among a stage's `inputs`. The description is that of RECORD: `network`, `shape`,
+    `training`, `weights_sha256`.
 
     Raises:
         UserError: a file is missing or damaged, or the weights do not fit the network.
     """
+    read = inputs.read if inputs else Path.read_bytes
     try:
-        record = json.loads(RECORD.read_text(encoding="utf-8"))
+        record = json.loads(read(RECORD))
+        if record.pop("sha256") != digest(record):
+            raise ValueError(f"{RECORD} has another checksum")
         classes = len(record["training"]["dataset"]["classes"])
         network = build(parse(record["network"]), tuple(record["shape"]), classes)
-        weights = WEIGHTS.read_bytes()
+        weights = read(WEIGHTS)
         if record["weights_sha256"] != sha256(weights):
             raise ValueError("the weights have another checksum")
         network.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))

@@ -1,6 +1,14 @@
-"""What a stage depends on: the parameters and the digests of its files, at the moment it starts."""
+"""What a stage depends on: its parameters, and its files by their digests.
+
+DVC computes the checksums of a stage's code, parameters and data after the stage ran, and records the
+result under them. An edit during the run would be recorded as if it had been used, and the run-cache
+would hand the wrong result to everybody. So `Inputs` digests everything when the stage starts; what the
+stage uses has been compared with these digests, by the very bytes that are used; and `check` compares
+the files once more at the end.
+"""
 
 import hashlib
+import mmap
 import os
 import re
 from collections.abc import Iterator
@@ -9,7 +17,8 @@ from pathlib import Path
 
 from pathspec import GitIgnoreSpec
 
-from stages.runtime.config import PARAMS, lookup, parse_yaml, read_yaml
+import stages
+from stages.runtime.config import PARAMS, Schema, lookup, parse_yaml, read_yaml, section
 from stages.runtime.errors import UserError
 
 PIPELINE = Path("dvc.yaml")
@@ -34,10 +43,45 @@ class Inputs:
         if not isinstance(definition, dict):
             raise UserError(f"{PIPELINE}: stages.{stage}: no such stage")
         self._known: dict[str, tuple[tuple[int, ...], str]] = {}  # of each path: status and digest
+        self._mapped: set[str] = set()
         self.params = read_yaml(PARAMS)
         self._deps = [Path(fill_in(dep, self.params)) for dep in definition.get("deps", [])]
         self._keys = [fill_in(key, self.params) for key in definition.get("params", [])]
         self.fingerprint = self._digests(self.params)
+
+    def section(self, key: str, schema: type[Schema]) -> Schema:
+        """Return a section of params.yaml, such as "prepare" or "recipes.fast".
+
+        Raises:
+            UserError: it is missing, or a value is not allowed.
+        """
+        return section(self.params, key, schema)
+
+    def read(self, path: Path) -> bytes:
+        """Return the content of a dependency.
+
+        Raises:
+            UserError: it is not the content that was digested.
+            OSError: the file cannot be read.
+        """
+        content = path.read_bytes()
+        self.compare(str(path), hashlib.sha256(content).hexdigest())
+        return content
+
+    def map(self, path: Path) -> mmap.mmap:
+        """Return the content of a dependency that may not fit into memory, mapped.
+
+        Later writes to the file would show in the map, so `check` refuses them from now on.
+
+        Raises:
+            UserError: it is not the content that was digested.
+            OSError: the file cannot be read.
+            ValueError: it is empty.
+        """
+        content = map_file(path)
+        self.compare(str(path), hashlib.sha256(content).hexdigest())
+        self._mapped.add(str(path))
+        return content
 
     def check(self, quick: bool = False) -> None:
         """Compare all inputs with those at the start.
@@ -48,18 +92,41 @@ class Inputs:
             UserError: one has changed; the line names it.
         """
         if not quick:
-            self._known.clear()
+            self._known = {path: self._known[path] for path in self._mapped}
         current = self._current()
         for name in sorted(self.fingerprint.keys() | current.keys()):
-            old, new = self.fingerprint.get(name, "nothing"), current.get(name, "nothing")
-            if old != new:
-                change = f" from {old} to {new}" if name.startswith(f"{PARAMS}: ") else ""
+            self.compare(name, current.get(name, "nothing"))
+
+    def check_code(self) -> None:
+        """Compare the code that was imported with that at the start.
+
+        Raises:
+            UserError: other code was imported, or code that is no dependency.
+        """
+        for path, digest in stages.SOURCES.items():
+            name = os.path.relpath(path)
+            if name not in self.fingerprint:
                 raise UserError(
-                    f"{name} changed{change} while {self._stage} was running, so nothing was "
-                    "recorded; run `dvc repro` again. DVC removed the earlier outputs when the stage "
-                    "started: to get them back, undo the change first, and `dvc repro` takes them "
-                    "from its cache"
+                    f"{name} is used, but is no dependency of {self._stage}: {PIPELINE} does not list "
+                    f"its folder, or {IGNORE} hides it; correct that file"
                 )
+            self.compare(name, digest)
+
+    def compare(self, name: str, digest: str) -> None:
+        """Refuse an input, by its name in `fingerprint`, that has another digest than at the start.
+
+        Raises:
+            UserError: it has.
+        """
+        old = self.fingerprint.get(name, "nothing")
+        if old != digest:
+            change = f" from {old} to {digest}" if name.startswith(f"{PARAMS}: ") else ""
+            raise UserError(
+                f"{name} changed{change} while {self._stage} was running, so nothing was "
+                "recorded; run `dvc repro` again. DVC removed the earlier outputs when the stage "
+                "started: to get them back, undo the change first, and `dvc repro` takes them "
+                "from its cache"
+            )
 
     def _current(self) -> dict[str, str]:
         try:
@@ -83,10 +150,18 @@ class Inputs:
             found = os.fstat(file.fileno())
             status = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             known, digest = self._known.get(path, ((), ""))
+            if path in self._mapped and known[0] == status[0] and known[:3] != status[:3]:
+                return "written"  # to what is mapped, perhaps and back again
             if known != status:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 self._known[path] = status, digest
         return digest
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Return the content of a file, mapped; OSError: it cannot be read; ValueError: it is empty."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch warns of ACCESS_READ
 
 
 def _files(dep: Path) -> Iterator[str]:

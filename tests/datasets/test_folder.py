@@ -20,6 +20,7 @@ from stages.runtime.errors import UserError
 from stages.runtime.processes import usable_cores
 from tests.project import ROOT as REPOSITORY
 from tests.project import Project, Running
+from tests.samples import AnyInputs
 
 ROOT = Path("data/letters")
 
@@ -29,13 +30,14 @@ from pathlib import Path
 from stages.runtime import errors
 from stages.datasets.params import PrepareParams
 from stages.datasets.dataset import load
+from tests.samples import AnyInputs
 
 os.chdir(sys.argv[1])
 params = PrepareParams(dataset="letters", validation_size=0.1, seed=0, test_share=None, layout=None,
     skip_unreadable=True)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 60_000_000, resource.RLIM_INFINITY))
-errors.run_command(lambda: load(params))
+errors.run_command(lambda: load(params, AnyInputs()))
 """
 
 
@@ -56,7 +58,8 @@ def lay_out(*names: str) -> None:
 
 def load_letters(**changes: object) -> Dataset:
     defaults: dict = {"dataset": "letters", "validation_size": 0.1, "seed": 0, "test_share": None}
-    return load(PrepareParams(**defaults | {"layout": None, "skip_unreadable": None} | changes))
+    params = PrepareParams(**defaults | {"layout": None, "skip_unreadable": None} | changes)
+    return load(params, AnyInputs())
 
 
 def error_of_loading(**changes: object) -> str:
@@ -78,7 +81,7 @@ def letters_with_test(in_empty_folder: Path) -> None:
 
 
 def test_classes_are_folders_in_the_order_of_their_names(letters: None):
-    classes, has_test, pictures = folder.list_pictures("letters")
+    classes, has_test, pictures = folder.list_pictures("letters", AnyInputs())
     assert (classes, has_test) == (["a", "b"], False)
     assert [picture.path for picture in pictures] == [
         f"data/letters/{name}.png" for name in ("a/0", "a/2", "a/4", "b/1", "b/3", "b/5")

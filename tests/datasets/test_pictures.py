@@ -191,8 +191,11 @@ def test_large_pictures_and_files_are_refused(tmp_path: Path):
     path = tmp_path / "long.png"
     path.write_bytes(encoded(square()))
     os.truncate(path, MAX_BYTES + 1)
-    with pytest.raises(PictureError, match=r"^larger than 250 megabytes; scale it down$"):
-        read_picture(path, "mnist")
+    with (
+        path.open("rb") as file,
+        pytest.raises(PictureError, match=r"^larger than 250 megabytes; scale it down$"),
+    ):
+        read_picture(file, "mnist")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,20 @@ def test_one_wrong_bit_of_the_weights_is_noticed(in_empty_folder: Path):
     WEIGHTS.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     with pytest.raises(UserError, match="the weights have another checksum"):
         load_network()
+
+
+def test_each_bit_of_the_record_counts(in_empty_folder: Path):
+    save(NETWORK)
+    content = RECORD.read_bytes()
+    expected = json.loads(content)
+    for place in range(len(content)):
+        changed = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        with suppress(ValueError):
+            if json.loads(changed) == expected:  # another space between two values
+                continue
+        RECORD.write_bytes(changed)
+        with pytest.raises(UserError, match=rf"^{WEIGHTS} and {RECORD}: damaged"):
+            load_network()
 
 
 def test_weights_that_cannot_be_read_are_not_called_damaged(in_empty_folder: Path):

@@ -225,3 +225,20 @@ def test_a_folder_of_pictures_becomes_a_model_with_their_names(committed: Projec
     difference = committed.run("dvc", "metrics", "diff")
     assert re.search(r"dataset\.json +classes +10 +5 +-5", difference)
     assert executed(committed.run("dvc", "exp", "run", "-S", "prepare.dataset=digits")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["dataset: symbols", "seed: 1"])
+@pytest.mark.parametrize("stage", ["evaluate", "export"])
+def test_files_of_different_runs_are_refused(reproduced: Project, change: str, stage: str):
+    """Another data set; the same, divided otherwise, so that the network was trained on test images."""
+    params = reproduced.read("params.yaml").decode()
+    section = params.index("prepare:")
+    old = change.partition(":")[0]
+    new = re.sub(rf"^  {old}: \S+", f"  {change}", params[section:], count=1, flags=re.MULTILINE)
+    (reproduced.folder / "params.yaml").write_text(params[:section] + new)
+    assert reproduced.repro("--single-item", "prepare") == ["prepare"]
+    output = reproduced.run("dvc", "repro", "--single-item", stage, fails=True)
+    [line] = re.findall(r"^error: .*", output, re.MULTILINE)
+    assert line.startswith("error: data/prepared/test.safetensors: ")
+    assert line.endswith("run `dvc repro`")

@@ -13,10 +13,11 @@ from types import ModuleType
 
 import pytest
 
+import stages
 from stages.runtime import runner
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs
-from stages.runtime.runner import Run
+from stages.runtime.outputs import Outputs
 from tests.project import ROOT, Project, Running, clean_environment, executed
 
 # Of 1,500 images: long enough for an edit.
@@ -226,8 +227,8 @@ def test_other_changes_are_ignored(inputs: Inputs, file: str, text: str):
 def test_outputs_are_published_unless_an_input_changed(
     inputs: Inputs, monkeypatch: pytest.MonkeyPatch, edited: bool
 ):
-    def main(run: Run) -> None:
-        run.outputs.write_bytes(Path("out"), b"new")
+    def main(inputs: Inputs, outputs: Outputs) -> None:
+        outputs.write_bytes(Path("out"), b"new")
         if edited:
             Path("code/a.py").write_text("edited")
 
@@ -235,12 +236,90 @@ def test_outputs_are_published_unless_an_input_changed(
     stage.main = main
     monkeypatch.setitem(sys.modules, "code.one", stage)
     monkeypatch.setattr(runner, "check_packages", lambda: None)
+    monkeypatch.setattr(stages, "SOURCES", {})
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own handlers
     Path("stages").mkdir()  # for the lock
     Path("out").write_bytes(b"earlier")
     with pytest.raises(UserError, match=r"^code/a\.py changed") if edited else nullcontext():
         runner._run("code.one")
     assert Path("out").read_bytes() == (b"earlier" if edited else b"new")
+
+
+def test_what_is_read_is_what_was_digested(inputs: Inputs):
+    """Also if an edit has been undone by the time of the last comparison."""
+    assert inputs.read(Path("code/a.py")) == b""
+    Path("code/a.py").write_text("edited")
+    for use in (inputs.read, inputs.map):
+        with pytest.raises(UserError, match=r"^code/a\.py changed "):
+            use(Path("code/a.py"))
+    Path("code/a.py").write_text("")
+    inputs.check()
+
+
+def test_writing_to_mapped_data_is_noticed_after_it_was_undone(in_empty_folder: Path):
+    Path("dvc.yaml").write_text(PIPELINE)
+    Path("params.yaml").write_text(PARAMS)
+    data = Path("data/s")
+    data.parent.mkdir()
+    data.write_bytes(b"content")
+    inputs = Inputs("one")
+    mapped = inputs.map(data)
+    inputs.check(quick=True)
+    data.write_bytes(b"another")
+    assert mapped[:] == b"another"
+    data.write_bytes(b"content")
+    for quick in (True, False):
+        with pytest.raises(UserError, match=r"^data/s changed "):
+            inputs.check(quick)
+
+
+def test_mapped_data_may_be_replaced_and_linked(in_empty_folder: Path):
+    """As `git stash` and DVC's hard links do."""
+    Path("dvc.yaml").write_text(PIPELINE)
+    Path("params.yaml").write_text(PARAMS)
+    data = Path("data/s")
+    data.parent.mkdir()
+    data.write_bytes(b"content")
+    inputs = Inputs("one")
+    inputs.map(data)
+    Path("link").hardlink_to(data)
+    inputs.check(quick=True)
+    Path("new").write_bytes(b"content")
+    Path("new").replace(data)
+    inputs.check(quick=True)
+    inputs.check()
+
+
+EDIT = """
+import os, sys
+from pathlib import Path
+from stages.runtime.errors import run_command
+from stages.runtime.inputs import Inputs
+inputs = Inputs("evaluate")
+code = Path("stages/reporting/confusions.py")
+text = code.read_text()
+code.write_text(text + "# edited\\n")
+import stages.evaluate
+code.write_text(text)
+run_command(lambda: (inputs.check(), inputs.check_code()))
+"""
+
+
+def test_code_that_was_edited_when_it_was_imported_is_not_recorded(on_digits: tuple[Project, str]):
+    output = on_digits[0].run("python", "-c", EDIT, fails=True)
+    assert output.startswith("error: stages/reporting/confusions.py changed while evaluate was")
+
+
+@pytest.mark.parametrize("pattern", ["confusions.py", "stages/reporting/"])
+def test_code_that_dvcignore_hides_is_refused(reproduced: Project, pattern: str):
+    with (reproduced.folder / ".dvcignore").open("a") as file:
+        file.write(f"{pattern}\n")
+    output = reproduced.run("python", "-m", "stages.evaluate", fails=True)
+    assert re.fullmatch(
+        r"error: stages/reporting/\w+\.py is used, but is no dependency of evaluate: dvc\.yaml does "
+        r"not list its folder, or \.dvcignore hides it; correct that file\n",
+        output,
+    )
 
 
 @pytest.mark.parametrize("text", ["stages: {two: {}}", "[]", "stages: []"])
@@ -250,22 +329,31 @@ def test_a_stage_that_dvc_yaml_does_not_have_is_one_line(inputs: Inputs, text: s
         Inputs("one")
 
 
-def test_bytecode_of_an_earlier_edit_is_never_run(reproduced: Project):
+@pytest.mark.parametrize("file", ["stages/reporting/confusions.py", "stages/__init__.py"])
+@pytest.mark.parametrize("prefix", ["", "elsewhere"])
+def test_bytecode_of_an_earlier_edit_is_never_recorded(reproduced: Project, file: str, prefix: str):
     """Python trusts a .pyc whose size and mtime match, the mtime in whole seconds."""
-    path = reproduced.folder / "stages/reporting/confusions.py"
-    with_bytecode = {"PYTHONDONTWRITEBYTECODE": ""}
-    code = "import stages.reporting.confusions as module; print(module.COUNT)"
+    path = reproduced.folder / file
+    variables = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": prefix}
+    text = path.read_text()
 
-    def edit(old: str, new: str) -> None:
-        reproduced.edit("stages/reporting/confusions.py", old, new)
+    def edit(number: int) -> None:
+        path.write_text(f"{text}\nNUMBER = {number}\n")
         os.utime(path, (1_700_000_000, 1_700_000_000))
 
-    edit("COUNT = 10", "COUNT = 12")
-    assert reproduced.run("python", "-c", code, **with_bytecode) == "12\n"
-    edit("COUNT = 12", "COUNT = 11")
-    assert reproduced.run("python", "-c", code, **with_bytecode) == "12\n"  # the danger
-    reproduced.run("python", "-m", "stages.evaluate", **with_bytecode)
-    assert reproduced.run("python", "-c", code, **with_bytecode) == "11\n"
+    def number() -> str:
+        module = file.removesuffix("/__init__.py").removesuffix(".py").replace("/", ".")
+        code = f"import {module} as module; print(module.NUMBER)"
+        return reproduced.run("python", "-c", code, **variables).strip()
+
+    edit(12)
+    assert number() == "12"
+    edit(11)
+    if "__init__" in file:
+        output = reproduced.run("python", "-m", "stages.evaluate", fails=True, **variables)
+        assert output.startswith("error: stages/__init__.py changed while evaluate was running")
+    assert number() == "11"
+    reproduced.run("python", "-m", "stages.evaluate", **variables)
 
 
 @pytest.mark.parametrize(
