@@ -27,6 +27,7 @@ BATCH_SIZE = 256  # bounds memory
 MAX_STDIN = 100_000_000  # bytes
 STDIN = Path("-")  # compared by identity: ./- is a file
 MAX_SHOWN = 100  # pictures on a sheet
+MAX_SUFFIXES = 10  # in a line
 COLUMNS = 10
 
 
@@ -66,25 +67,30 @@ class Prediction(NamedTuple):
 def list_pictures(argument: str) -> list[Path]:
     """Return a file's path, or the sorted paths of the pictures in a folder (not its subfolders).
 
+    Hidden files are no pictures. Other files without a suffix of `SUFFIXES` get a line on stderr.
+
     Raises:
         UserError: the argument is empty, or the folder has no pictures or cannot be read.
     """
     if not argument:
         raise UserError("an empty name; give a picture, a folder, or - for standard input")
     path = STDIN if argument == "-" else Path(argument)
-    if path is STDIN or not path.is_dir():
-        return [path]
     try:
-        pictures = sorted(
-            file
-            for file in path.iterdir()
-            # Broken links get an error later; reading from a pipe would block.
-            if file.suffix.lower() in SUFFIXES and (file.is_file() or not file.exists())
-        )
+        if path is STDIN or not path.is_dir():
+            return [path]
+        entries = sorted(path.iterdir())
+        files = [file for file in entries if file.name[0] != "." and not file.is_dir()]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    formats = ", ".join(FORMATS)
+    if others := set(files).difference(pictures):
+        suffixes = sorted({file.suffix.lower() or "no suffix" for file in others})
+        shown = ", ".join(suffixes[:MAX_SUFFIXES]) + ", …" * (len(suffixes) > MAX_SUFFIXES)
+        line = f"{path}: {len(others)} not named as pictures of {formats} ({shown})"
+        print(f"skipped: {printable(line)}", file=sys.stderr)
     if not pictures:
-        raise UserError(f"{path}: no pictures in this folder ({', '.join(FORMATS)})")
+        raise UserError(f"{path}: no pictures in this folder ({formats}); subfolders are not read")
     return pictures
 
 
@@ -92,6 +98,8 @@ def read(path: Path, layout: Layout) -> np.ndarray | UserError:
     """Return the network's input for a picture, uint8 [28, 28], or why it cannot be read."""
     try:
         if path is not STDIN:
+            if path.exists() and not path.is_file():  # to open a pipe may block
+                return UserError(f"{path}: a pipe or a device; remove it, or read it as - < FILE")
             with path.open("rb") as file:
                 return read_picture(file, layout)
         content = sys.stdin.buffer.read(MAX_STDIN + 1)

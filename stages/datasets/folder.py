@@ -6,6 +6,7 @@ under any locale.
 
 import hashlib
 import io
+import re
 import signal
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
@@ -51,7 +52,7 @@ class Picture(NamedTuple):
 def list_pictures(name: str, inputs: Inputs) -> tuple[list[str], bool, list[Picture]]:
     """Return the class names, whether the folder has train/ and test/, and its pictures.
 
-    Hidden files and those that .dvcignore names are skipped.
+    Hidden files, and files and folders that .dvcignore names, are skipped.
 
     Raises:
         UserError: the folder has another form, or other files than when `inputs` were digested.
@@ -149,12 +150,21 @@ def _entries(folder: Path) -> list[Path]:
             )
         if path.name.startswith("."):
             continue
+        is_folder = path.is_dir()
+        if is_folder and rules.match_file(str(path)):  # perhaps by "*.orig"
+            raise UserError(
+                f"{path}: a folder that .dvcignore hides, by a line without / at its end; rename or "
+                "remove the folder, or add the / to skip it"
+            )
+        if rules.match_file(f"{path}/" if is_folder else str(path)):
+            continue
+        if re.search(r"[\udc80-\udcff]", path.name):  # bytes that Python could not decode
+            raise UserError(f"{path}: the name is not UTF-8, as DVC needs it; rename it")
         if path.is_symlink() and not path.is_file():
             raise UserError(f"{path}: a link, not to a file; replace it by a folder")
-        if not rules.match_file(f"{path}/" if path.is_dir() else str(path)):
-            entries.append(path)
-        elif path.is_dir():
-            raise UserError(f"{path}: a folder that .dvcignore hides; rename or remove it")
+        if not (is_folder or path.is_file()):
+            raise UserError(f"{path}: a pipe or a device, which DVC would wait for; remove it")
+        entries.append(path)
     return sorted(entries, key=lambda path: (unicodedata.normalize("NFC", path.name), path.name))
 
 
@@ -170,7 +180,9 @@ def _files(folder: Path) -> list[Path]:
     files = _entries(folder)
     for path in files:
         if not path.is_file():
-            raise UserError(f"{path}: no file; the folder of a class has pictures only")
+            raise UserError(
+                f"{path}: no file; the folder of a class has pictures only; move or remove it"
+            )
     if not files:
         raise UserError(f"{folder}: no pictures of this class; add some or remove the folder")
     return files

@@ -15,7 +15,7 @@ from stages.runtime.errors import UserError, printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+    (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 )
 MAX_BYTES = 250_000_000  # of a file
 
@@ -66,8 +66,11 @@ def read_picture(source: BinaryIO, layout: Layout) -> np.ndarray:
 
 
 def check_size(file: BinaryIO) -> None:
-    """Refuse a file of more than MAX_BYTES; raises PictureError."""
-    if file.seek(0, os.SEEK_END) > MAX_BYTES:
+    """Refuse a file that is empty or has more than MAX_BYTES; raises PictureError."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise PictureError("an empty file; copy it again")
+    if size > MAX_BYTES:
         raise PictureError(f"larger than {MAX_BYTES // 10**6} megabytes; scale it down")
     file.seek(0)
 

@@ -99,8 +99,8 @@ def load_split(path: Path, inputs: Inputs | None = None, dataset: dict | None = 
         ) from None
     if dataset is not None and dataset != split.dataset:
         raise UserError(
-            f"{path}: holds {split.dataset['name']}, but the stage's other inputs come from another run "
-            f"of `prepare`, on {dataset['name']}; run `dvc repro`"
+            f"{path}: holds {split.dataset['name']}, but the stage's other inputs come from another "
+            f"run of `prepare`, on {dataset['name']}; run `dvc repro`"
         )
     return split
 

@@ -1,6 +1,7 @@
 """A folder of pictures as a data set: valid ones, and the line for each that is not valid."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from stages.datasets import folder
 from stages.datasets.dataset import Dataset, load
 from stages.datasets.params import PrepareParams
 from stages.runtime.errors import UserError
+from stages.runtime.inputs import ignored
 from stages.runtime.processes import usable_cores
 from tests.project import ROOT as REPOSITORY
 from tests.project import Project, Running
@@ -195,6 +197,26 @@ def test_hidden_and_ignored_files_are_skipped(letters: None):
     assert load_letters().about["sha256"] == before
 
 
+@pytest.mark.parametrize("splits", [("",), ("train/", "test/")])
+def test_folders_of_systems_are_neither_classes_nor_inputs(in_empty_folder: Path, splits: tuple):
+    """They were hashed, and became classes or got the advice to train on their thumbnails."""
+    shutil.copy(REPOSITORY / ".dvcignore", ".")
+    lay_out(*(f"{split}{name}.png" for split in splits for name in ("a/0", "b/1")))
+    folders = ["@eaDir", "__MACOSX", "lost+found", "$RECYCLE.BIN", "#recycle", "@Recycle"]
+    for parent in {ROOT, *(ROOT / split for split in splits), ROOT / splits[0] / "a"}:
+        for name in [*folders, "System Volume Information", "#snapshot"]:
+            save(parent / name / "thumbnail.png")
+        for name in ("Thumbs.db", ".DS_Store", "desktop.ini", "._0.png"):
+            (parent / name).write_text("no picture")
+    classes, _, pictures = folder.list_pictures("letters", AnyInputs())
+    assert classes == ["a", "b"]
+    listed = {picture.path for picture in pictures}
+    assert {path.rsplit("/")[-1] for path in listed} == {"0.png", "1.png"}
+    rules = ignored()
+    files = {str(path) for path in ROOT.rglob("*") if path.is_file()}
+    assert {path for path in files if not rules.match_file(path)} == listed  # what DVC hashes
+
+
 @pytest.mark.parametrize("name", ["with a space", "größer", "日本", "a|b", 'q"uote', "T, top"])
 def test_a_class_may_have_any_printable_name(letters: None, name: str):
     (ROOT / "b").rename(ROOT / name)
@@ -211,7 +233,7 @@ def test_a_class_name_is_stored_in_one_form(letters: None):
 
 
 # The file that is added to the letters, its content, and the line. A name that ends in / is a folder, a
-# content that begins with -> is a link.
+# content that begins with -> is a link, and | is a pipe.
 FAULTS = [
     ("a/c\nd.png", "text", "/a/c\\nd.png: not a picture that can be read (PNG, JPEG, WEBP, GIF,"),
     ("c/", "", "/c: no pictures of this class; add some or remove the folder"),
@@ -227,11 +249,21 @@ FAULTS = [
     ("a/more/", "", "/a/more: no file; the folder of a class has pictures only"),
     ("a/.dvcignore", "*.png", "/a/.dvcignore: only the .dvcignore beside dvc.yaml counts"),
     ("0.png", "text", "/0.png: next to the folders of the classes; move it into one"),
-    ("c.orig/0.png", "text", "/c.orig: a folder that .dvcignore hides; rename or remove it"),
+    ("c.orig/0.png", "text", "/c.orig: a folder that .dvcignore hides, by a line without / at"),
+    (
+        "a/caf\udce9.png",
+        "text",
+        "/a/caf\\udce9.png: the name is not UTF-8, as DVC needs it; rename it",
+    ),
+    ("caf\udce9/0.png", "text", "/caf\\udce9: the name is not UTF-8, as DVC needs it; rename it"),
+    ("a/pipe.png", "|", "/a/pipe.png: a pipe or a device, which DVC would wait for; remove it"),
+    ("pipe", "|", "/pipe: a pipe or a device, which DVC would wait for; remove it"),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "line"), FAULTS, ids=[fault[0] for fault in FAULTS])
+@pytest.mark.parametrize(
+    ("name", "content", "line"), FAULTS, ids=[ascii(fault[0]) for fault in FAULTS]
+)
 def test_a_fault_of_a_folder_is_one_line(letters: None, name: str, content: str, line: str):
     Path(".dvcignore").write_text("*.orig\n")
     path = ROOT / name
@@ -240,6 +272,8 @@ def test_a_fault_of_a_folder_is_one_line(letters: None, name: str, content: str,
         path.mkdir()
     elif content.startswith("-> "):
         path.symlink_to(content[3:])
+    elif content == "|":
+        os.mkfifo(path)
     else:
         path.write_text(content)
     assert error_of_loading().startswith(f"data/letters{line}")
@@ -303,6 +337,10 @@ def blank(path: Path) -> None:
     Image.new("L", (40, 40), 255).save(path)
 
 
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
 def huge(path: Path) -> None:
     Image.new("1", (10_000, 10_000)).save(path)
 
@@ -311,6 +349,7 @@ def huge(path: Path) -> None:
     ("spoil", "reason"),
     [
         (text, "not a picture that can be read (PNG, JPEG, WEBP, GIF, BMP, TIFF)"),
+        (empty, "an empty file; copy it again"),
         (truncated, "damaged picture ("),
         (blank, "nothing on it: all of it is one colour"),
         (huge, "larger than 50 megapixels; scale it down"),

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import subprocess
 import sys
 import zlib
@@ -13,7 +14,9 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from stages.datasets.pictures import (
+    FORMATS,
     MAX_BYTES,
+    SUFFIXES,
     EmptyPictureError,
     PictureError,
     read_picture,
@@ -34,7 +37,8 @@ def megabytes(name):
 
 Image.preinit()
 before = megabytes("VmRSS")
-read_picture(Path(sys.argv[1]), "mnist")
+with open(sys.argv[1], "rb") as file:
+    read_picture(file, "mnist")
 print(megabytes("VmHWM") - before)
 """
 
@@ -64,6 +68,11 @@ def test_any_of_2100_random_pictures_is_read_or_refused_in_one_line():
     assert sum(counts.values()) == 2 * 2100  # in both layouts
     assert counts["read"] > 1000
     assert counts["damaged picture"] > 500
+
+
+def test_the_suffixes_are_those_that_pillow_knows_for_the_formats():
+    extensions = Image.registered_extensions()
+    assert {suffix for suffix, form in extensions.items() if form in FORMATS} == SUFFIXES
 
 
 @pytest.mark.parametrize(
@@ -124,6 +133,17 @@ def with_a_large_colour_profile() -> bytes:
     return content[:33] + profile + content[33:]  # after the signature and IHDR
 
 
+def jpeg_with_a_thumbnail() -> bytes:
+    """EXIF holds a whole JPEG."""
+    thumbnail = encoded(square().resize((16, 16)), "JPEG")
+    exif = Image.Exif()
+    exif[0x112] = 1
+    ifd = exif.tobytes()[:-4] + struct.pack("<I", 26)  # where the IFD of the thumbnail follows
+    entries = [(0x201, 56), (0x202, len(thumbnail))]  # its place and its length
+    ifd += struct.pack("<H", 2) + b"".join(struct.pack("<HHII", tag, 4, 1, x) for tag, x in entries)
+    return encoded(square(), "JPEG", exif=ifd + bytes(4) + thumbnail, quality=100)
+
+
 def bmp_with_unused_alpha() -> bytes:
     image = square("RGBA")
     image.putalpha(0)
@@ -136,11 +156,13 @@ def bmp_with_unused_alpha() -> bytes:
         with_much_text,
         with_broken_raw_profile,
         with_a_large_colour_profile,
+        jpeg_with_a_thumbnail,
         bmp_with_unused_alpha,
         lambda: encoded(square(), exif=bytes(100)),
         lambda: encoded(square(), "WEBP", exif=b"hello", lossless=True),
         lambda: encoded(square(), "JPEG", exif=b"Exif\0\0hello", quality=100),
-        lambda: encoded(square(), "JPEG", progressive=True, quality=100),
+        lambda: encoded(square(), "JPEG", progressive=True, quality=100) + b"\xff\xd8garbage",
+        lambda: encoded(square()) + b"garbage",
     ],
 )
 def test_odd_metadata_around_intact_pixels_is_ignored(make: Callable[[], bytes]):

@@ -48,7 +48,7 @@ def test_an_empty_drawing_is_not_an_error(client: httpx.Client):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a picture"),
+        (b"", "an empty file"),
         (b"text", "not a picture"),
         (png(draw(1))[:500], "damaged picture"),
         (png(Image.new("1", (10_000, 6_000))), "larger than 50 megapixels"),

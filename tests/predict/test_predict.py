@@ -72,6 +72,33 @@ def test_a_folder_prints_a_line_for_each_picture(model_file: Path, tmp_path: Pat
     assert len({len(line) for line in lines}) == 1  # aligned
 
 
+def test_other_files_of_a_folder_are_one_line_and_hidden_ones_are_none(
+    constant: Path, tmp_path: Path
+):
+    names = ["a.jfif", "b.JPE", "c.tif", "d.tiff", "e.apng"]
+    for name in names:
+        draw(3).save(tmp_path / name)
+    for name in ("f.heic", "g.HEIC", "h.txt", "notes", ".DS_Store", "._a.jfif"):
+        (tmp_path / name).write_text("no picture")
+    (tmp_path / "@eaDir").mkdir()
+    result = predict(constant, tmp_path)
+    assert [line.split()[0] for line in result.stdout.decode().splitlines()] == [
+        str(tmp_path / name) for name in names
+    ]
+    assert result.stderr.decode() == (
+        f"skipped: {tmp_path}: 4 not named as pictures of PNG, JPEG, WEBP, GIF, BMP, TIFF "
+        "(.heic, .txt, no suffix)\n"
+    )
+
+
+def test_one_name_that_cannot_be_used_leaves_the_others(constant: Path, tmp_path: Path):
+    """A name of more than 255 bytes ended the command."""
+    draw(3).save(tmp_path / "three.png")
+    result = predict(constant, "x" * 256, tmp_path / "three.png", code=1)
+    assert result.stdout.count(b"\n") == 1
+    assert result.stderr.decode() == f"error: {'x' * 256}: File name too long\n"
+
+
 def test_json_and_standard_input(model_file: Path):
     content = png(draw(3))
     prediction = json.loads(predict(model_file, "--json", "-", stdin=content).stdout)
@@ -115,7 +142,7 @@ def test_unreadable_files_get_a_line_each(model_file: Path, tmp_path: Path):
     Image.new("1", (10_000, 6_000)).save(tmp_path / "huge.png")
     (tmp_path / "two\nlines.png").touch()
     (tmp_path / "link.png").symlink_to("nowhere")
-    os.mkfifo(tmp_path / "pipe.png")  # is skipped: reading it would block
+    os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "nothing").mkdir()
     result = predict(
         model_file, tmp_path, tmp_path / "nothing", tmp_path / "missing.png", "", code=1
@@ -127,16 +154,17 @@ def test_unreadable_files_get_a_line_each(model_file: Path, tmp_path: Path):
     reasons = dict(
         line.removeprefix(f"error: {tmp_path}/").split(": ", 1) for line in lines if "/" in line
     )
-    unknown = "not a picture that can be read (PNG, JPEG, WEBP, GIF, BMP, TIFF)"
+    formats = "(PNG, JPEG, WEBP, GIF, BMP, TIFF)"
     assert reasons.pop("cut.png").startswith("damaged picture")
     assert reasons.pop("blank.png").startswith("nothing on it")
     assert reasons.pop("huge.png").startswith("larger than 50 megapixels")
     assert reasons == {
-        "empty.png": unknown,
-        "text.png": unknown,
-        "two\\nlines.png": unknown,
+        "empty.png": "an empty file; copy it again",
+        "pipe.png": "a pipe or a device; remove it, or read it as - < FILE",
+        "text.png": f"not a picture that can be read {formats}",
+        "two\\nlines.png": "an empty file; copy it again",
         "link.png": "No such file or directory",
-        "nothing": "no pictures in this folder (PNG, JPEG, WEBP, GIF, BMP, TIFF)",
+        "nothing": f"no pictures in this folder {formats}; subfolders are not read",
         "missing.png": "No such file or directory",
     }
 
@@ -155,7 +183,7 @@ def test_the_sheet_shows_the_networks_input(constant: Path, tmp_path: Path):
     predict(constant, "--show", tmp_path / "new/sheet.png", tmp_path)
     with Image.open(tmp_path / "new/sheet.png") as sheet:
         cell = np.asarray(sheet)[8 : 8 + 84 : 3, 8 : 8 + 84 : 3]
-    assert np.array_equal(cell, 255 - read_picture(tmp_path / "0.png", "mnist"))
+    assert np.array_equal(cell, 255 - read_picture(io.BytesIO(png(draw(0))), "mnist"))
     assert b"must end in .png" in predict(constant, "--show", "sheet.jpg", "-", code=2).stderr
 
 
