@@ -1,10 +1,12 @@
 """How files are written: whole, or not at all."""
 
 import csv
+import errno
 import glob
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -66,9 +68,17 @@ class Outputs:
         self._afterwards.append(function)
 
     def publish(self) -> None:
-        """Give all files their names."""
+        """Give all files their names.
+
+        Raises:
+            OSError: a folder has one of the names, so no file has got its own; or the system refuses.
+        """
+        for path in self._temporary:
+            if path.is_dir():
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         for path, temporary in self._temporary.items():
-            temporary.replace(path)
+            with _naming(path):
+                temporary.replace(path)
         for function in self._afterwards:
             function()
 
@@ -116,7 +126,7 @@ def _naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = error.filename and not Path(error.filename).name.startswith("tmp")
+        named = error.filename and not re.match(r"tmp|\..+\.tmp$", Path(error.filename).name)
         if error.errno is None or named:
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error

@@ -111,3 +111,24 @@ def test_json_holds_finite_numbers(tmp_path: Path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write(lambda outputs: outputs.write_json(tmp_path / "file", {"loss": float("nan")}))
     assert (tmp_path / "file").read_text() == '{\n  "loss": 0.5\n}\n'
+
+
+def test_a_folder_of_an_outputs_name_is_refused_before_anything_is_published(tmp_path: Path):
+    """The earlier outputs were replaced already, and the error named a temporary file."""
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"earlier")
+    second.mkdir()
+    with pytest.raises(IsADirectoryError) as caught, all_or_none() as outputs:
+        outputs.write_bytes(first, b"new")
+        outputs.write_bytes(second, b"new")
+    assert caught.value.filename == str(second)
+    assert first.read_bytes() == b"earlier"
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
+def test_an_error_while_publishing_names_the_output(tmp_path: Path):
+    path = tmp_path / "file"
+    with pytest.raises(FileNotFoundError) as caught, all_or_none() as outputs:
+        outputs.write_bytes(path, b"new")
+        next(tmp_path.glob(".file.*.tmp")).unlink()
+    assert caught.value.filename == str(path)
