@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Callable
 
+from stages.runtime.processes import is_child
+
 ERROR_FILE = (
     "TORCHELASTIC_ERROR_FILE"  # set by torchrun, which collects its processes' errors there
 )
@@ -66,7 +68,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def _exit(error: UserError) -> None:
-    if ERROR_FILE in os.environ:  # torchrun's parent process reports the first error only
+    if is_child() and ERROR_FILE in os.environ:  # torchrun reports the first error only
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
         get_error_handler().record_exception(error)

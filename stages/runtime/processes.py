@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+DVC_STAGE = "DVC_STAGE"  # a variable that DVC sets for its stages
+LAUNCHED = "STAGES_LAUNCHED"  # a variable of the processes that the train stage has started
 WORKER = "--worker"  # an argument of the train stage: take part only, and write nothing
 
 
@@ -17,8 +19,14 @@ def usable_cores() -> int:
 
 
 def is_child() -> bool:
-    """Return whether torchrun, or the train stage as torchrun does, has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ  # Kubeflow sets RANK, too
+    """Return whether torchrun, or the train stage as torchrun does, has started this process.
+
+    A stage that DVC has started is none, although a job of torchrun that calls `dvc repro` hands its
+    own variables down. Kubeflow sets RANK, too.
+    """
+    if LAUNCHED not in os.environ and DVC_STAGE in os.environ:
+        return False
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def end_with_parent() -> None:

@@ -7,7 +7,6 @@ import sys
 
 from stages import COMMON_BYTES
 
-DVC_STAGE = "DVC_STAGE"  # a variable that DVC sets for its stages
 PINS = "stages/requirements.txt"
 
 
@@ -39,7 +38,7 @@ def _run(module: str) -> None:
     # These import packages, which are checked now.
     from stages.runtime.inputs import Inputs
     from stages.runtime.outputs import all_or_none
-    from stages.runtime.processes import Lock, end_with_parent, is_child
+    from stages.runtime.processes import DVC_STAGE, Lock, end_with_parent, is_child
 
     if is_child() or DVC_STAGE in os.environ:  # by hand, a stage may outlive its shell
         end_with_parent()

@@ -59,7 +59,8 @@ def own_threads(device: torch.device) -> int:
     """Return how many threads this process computes on: its share of the cores; 1 for a GPU."""
     if device.type != "cpu":
         return 1
-    return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if is_child() else 1
+    return max(1, usable_cores() // here)
 
 
 def processor(device: torch.device) -> str:

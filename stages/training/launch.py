@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 from stages.runtime.errors import UserError
 from stages.runtime.outputs import temporary_folder
-from stages.runtime.processes import WORKER, Lock, is_child
+from stages.runtime.processes import LAUNCHED, WORKER, Lock, is_child
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-
-LAUNCHED = "STAGES_LAUNCHED"  # a variable of the processes that `launch` has started
 
 
 class LostError(UserError):

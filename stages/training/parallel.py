@@ -21,9 +21,9 @@ from torch import Tensor
 
 from stages.runtime.config import PARAMS
 from stages.runtime.errors import UserError
-from stages.runtime.processes import WORKER, is_child
+from stages.runtime.processes import LAUNCHED, WORKER, is_child
 from stages.training import launch
-from stages.training.launch import LAUNCHED, LostError
+from stages.training.launch import LostError
 
 Message = TypeVar("Message")
 

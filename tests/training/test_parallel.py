@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from stages.runtime.errors import UserError
+from stages.runtime.processes import LAUNCHED
 from stages.training import parallel
-from stages.training.launch import LAUNCHED
 from stages.training.parallel import Group
 
 
