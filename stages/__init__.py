@@ -15,6 +15,13 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType
 
+# A numpy.py in the clone must not take the place of NumPy.
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+sys.path.sort(key=lambda place: os.path.abspath(place) == _ROOT)  # noqa: PTH100
+if sys.flags.ignore_environment:  # for the processes that this one starts, too
+    for _name in [name for name in os.environ if name.startswith("PYTHON")]:
+        del os.environ[_name]
+
 SOURCES: dict[str, str] = {}  # of each imported module of ours: its path, and its source's SHA-256
 
 
@@ -64,6 +71,7 @@ def _has_avx2() -> bool:
 COMMON_BYTES = _has_avx2()  # this processor gives the bytes that all others with AVX2 give
 # MKL_NUM_THREADS, if set, overrides OMP_NUM_THREADS in torch.
 _SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_SETTINGS["PYTORCH_JIT"] = "1"  # 0 would leave nothing to export
 if COMMON_BYTES:
     _SETTINGS |= {
         "ATEN_CPU_CAPABILITY": "avx2",

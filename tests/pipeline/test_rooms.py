@@ -72,7 +72,7 @@ def test_stage_script_and_section_have_one_name():
     scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
     assert scripts == set(PIPELINE)
     for name, stage in PIPELINE.items():
-        assert stage["cmd"] == f"exec python -m stages.{name}"
+        assert stage["cmd"] == f"exec python -E -m stages.{name}"
         more = ["recipes.${train.recipe}"] if name == "train" else []
         assert stage["params"] == [name, *more]
 

@@ -391,3 +391,19 @@ def test_a_signal_after_the_end_of_a_stage_ends_it_without_a_traceback(
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def test_nothing_inherited_reaches_a_stage(committed: Project):
+    """Each of these ended in a traceback, after DVC had removed the outputs."""
+    for name in ("numpy.py", "random.py"):
+        (committed.folder / name).write_text("")
+    inherited = {
+        "LOCAL_WORLD_SIZE": "0",
+        "PYTHONSAFEPATH": "1",
+        "PYTORCH_JIT": "0",
+        "TORCHELASTIC_ERROR_FILE": "/nonexistent/file",
+        "TORCHELASTIC_RUN_ID": "another",
+    }
+    for stage in ("train", "export"):
+        committed.run("dvc", "repro", "--force", "--single-item", stage, **inherited)
+    assert committed.run("git", "status", "--porcelain", "--untracked-files=no") == ""
