@@ -119,4 +119,4 @@ Run these lines in the project's folder. A picture needs the form of the data fi
 
 def _cell(text: str) -> str:
     """Return a text as a cell of a table in Markdown shows it."""
-    return re.sub(r"([\\`*_<>|\[\]])", r"\\\1", text)
+    return re.sub(r"([\\`*_<>|\[\]&])", r"\\\1", text)

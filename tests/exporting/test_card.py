@@ -3,7 +3,7 @@ import re
 
 import torch
 
-from stages.exporting.card import render
+from stages.exporting.card import _cell, render
 from stages.exporting.formats import FORMATS
 from stages.exporting.params import ExportParams
 from stages.metrics.scores import score
@@ -54,3 +54,8 @@ def test_it_has_a_row_for_each_file():
     ]
     assert "within\n1e-04 of" in CARD
     assert "at most 3.0%" in CARD
+
+
+def test_a_class_is_shown_as_it_is_named():
+    """Markdown reads `&amp;` as `&`."""
+    assert _cell("a&amp;b|c") == r"a\&amp;b\|c"
