@@ -166,6 +166,8 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.show and options.show.suffix.lower() != ".png":
         parser.error(f"--show {printable(options.show)}: the name must end in .png")
+    if options.show and not options.show.parent.is_dir():
+        parser.error(f"--show {printable(options.show)}: no such folder; create it first")
     return options
 
 

@@ -180,8 +180,12 @@ def test_a_damaged_model_is_one_line(tmp_path: Path):
 def test_the_sheet_shows_the_networks_input(constant: Path, tmp_path: Path):
     for digit in (0, 1):
         draw(digit).save(tmp_path / f"{digit}.png")
-    predict(constant, "--show", tmp_path / "new/sheet.png", tmp_path)
-    with Image.open(tmp_path / "new/sheet.png") as sheet:
+    sheet_path = tmp_path / "sheets/sheet.png"
+    assert b"no such folder" in predict(constant, "--show", sheet_path, tmp_path, code=2).stderr
+    assert not sheet_path.parent.exists()
+    sheet_path.parent.mkdir()
+    predict(constant, "--show", sheet_path, tmp_path)
+    with Image.open(sheet_path) as sheet:
         cell = np.asarray(sheet)[8 : 8 + 84 : 3, 8 : 8 + 84 : 3]
     assert np.array_equal(cell, 255 - read_picture(io.BytesIO(png(draw(0))), "mnist"))
     assert b"must end in .png" in predict(constant, "--show", "sheet.jpg", "-", code=2).stderr
