@@ -3,11 +3,14 @@
 Each stage checks its own sections. A slip in `export:` would surface after an hour of training.
 """
 
+import re
+from pathlib import Path
+
 from stages.datasets.params import PrepareParams
 from stages.exporting.params import ExportParams
 from stages.reporting.params import EvaluateParams
-from stages.runtime.config import PARAMS, Section, read_checked
-from stages.runtime.errors import run_command
+from stages.runtime.config import PARAMS, Section, read_checked, shown
+from stages.runtime.errors import UserError, run_command
 from stages.training.recipe import Recipe, TrainParams, check_choice
 
 
@@ -20,8 +23,26 @@ class Params(Section):
 
 
 def main() -> None:
+    if re.search("[{}]", place := str(Path.cwd())):
+        raise UserError(f"{place}: DVC fails in a folder whose path has {{ or }}; rename it")
     params = read_checked(PARAMS, Params)
     check_choice(params.train.recipe, params.recipes)
+    check_dataset(Path("data"), params.prepare.dataset)
+
+
+def check_dataset(folder: Path, name: str) -> None:
+    """Refuse the name of a data set that has no folder: DVC would name only the missing folder.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not (folder / name).is_dir():
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        known = ", ".join(known for known in names if known != "prepared")
+        raise UserError(
+            f"{PARAMS}: prepare.dataset: {shown(name)} is not allowed: no such folder in {folder}/; "
+            f"use {known}, or add the folder"
+        )
 
 
 if __name__ == "__main__":

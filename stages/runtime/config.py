@@ -153,5 +153,7 @@ def _line(prefix: str, details: ErrorDetails, values: object) -> str:
             return f"{key}: {tag} is not allowed: use {context['expected_tags']}"
         case "value_error":
             return f"{key}.{message}" if key else message
+        case "string_type" if isinstance(details["input"], bool | int | float):
+            message = "a number or a truth value, in YAML; put it into quotes"
     value = shown(details["input"])
     return f"{key or 'the file'}: {value} is not allowed: {message[0].lower()}{message[1:]}"
