@@ -4,6 +4,9 @@
 VENV := .venv
 # DVC's stages call `python`.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# The caller's settings of Python; and GIT_DIR and others, which Git sets for its hooks.
+unexport $(filter PYTHON%,$(.VARIABLES)) \
+	$(filter-out GIT_CONFIG%,$(shell git rev-parse --local-env-vars 2> /dev/null))
 
 # Vulnerabilities without a release that repairs them (docs/supply-chain.md); this one is CVE-2025-69872.
 KNOWN := GHSA-w8v5-vhqr-4h9v

@@ -8,12 +8,12 @@ import argparse
 import csv
 import json
 import sys
+from contextlib import nullcontext
 from typing import NamedTuple
 
-import dvc.api
-from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.repo.brancher import switch
 from scipy.stats import binomtest
-from scmrepo.exceptions import SCMError
 
 PREDICTIONS = "metrics/predictions.csv"
 WORKSPACE = "workspace"
@@ -34,11 +34,14 @@ def read_predictions(revision: str) -> Predictions:
         ValueError: there is no such revision, or it has no predictions.
     """
     try:
-        text = dvc.api.read(PREDICTIONS, rev=None if revision == WORKSPACE else revision)
-        rows = list(csv.DictReader(text.splitlines()))
-        actual, predicted = ([row[column] for row in rows] for column in ("actual", "predicted"))
-    except (DvcException, SCMError, OSError) as error:
+        with Repo() as repo, nullcontext() if revision == WORKSPACE else switch(repo, revision):
+            # In DVC's view of the files, the root is the folder of .dvc, also below Git's.
+            text = repo.dvcfs.read_text(PREDICTIONS)
+    except Exception as error:  # of DVC, scmrepo, dulwich, pygit2: any
         raise ValueError(f"{revision}: {' '.join(str(error).split())}") from None
+    rows = list(csv.DictReader(text.splitlines()))
+    try:
+        actual, predicted = ([row[column] for row in rows] for column in ("actual", "predicted"))
     except KeyError:
         raise ValueError(
             f"{revision}: {PREDICTIONS} has no columns actual and predicted; run `dvc repro`"

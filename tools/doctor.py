@@ -72,7 +72,17 @@ def why_unreadable(content: bytes) -> str:
 
 
 def parse_lock(content: bytes) -> dict:
-    return COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), LOCK))
+    """Return the content of dvc.lock.
+
+    Raises:
+        Exception: it is not what DVC writes, or cut off where YAML cannot notice it.
+    """
+    document = COMPILED_LOCKFILE_SCHEMA(parse_yaml(content.decode(), LOCK))
+    stages = document.get("stages", {}).values()
+    outs = [out for stage in stages for out in stage.get("outs", [])]
+    if not content.endswith(b"\n") or any("md5" not in out or "size" not in out for out in outs):
+        raise ValueError("cut off")
+    return document
 
 
 def stale_rwlock() -> Iterator[Fault]:
@@ -143,13 +153,37 @@ def md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def find(cache: Path | None) -> Iterator[Fault]:
-    """Yield all faults; without a cache, only those that need no checksums."""
-    yield from stale_rwlock()
-    yield from broken_lock()
-    yield from leftovers()
-    if cache:
-        yield from damaged(cache)
+def other_locks() -> Iterator[Fault]:
+    """Find locks of the default kind, which hold a process number: `hardlink_lock` waits for them."""
+    for path in (RWLOCK.with_name("lock"), RWLOCK.with_name("rwlock.lock")):
+        pid = path.read_text().strip() if path.is_file() else ""
+        if pid.isdecimal():
+            if is_running(int(pid), path):
+                sys.exit(f"`dvc`, process {pid}, {BUSY}")
+            yield Fault(f"{path}: not of the kind that core.hardlink_lock sets", [f"rm {path}"])
+
+
+def find(repo: Repo, quick: bool) -> Iterator[Fault]:
+    """Yield all faults; if quick, only those that need no checksums."""
+    if repo.config["core"].get("hardlink_lock"):
+        yield from other_locks()
+    # Each `dvc` holds this lock while it reads or writes its files, but not while a stage runs.
+    with repo.lock:
+        yield from stale_rwlock()
+        yield from broken_lock()
+        yield from leftovers()
+        if not quick:
+            yield from damaged(Path(repo.cache.local.path))
+
+
+def check_git(repo: Repo) -> None:
+    """Exit if Git does not work here, as in a folder of another user: DVC would fail later."""
+    if repo.config["core"].get("no_scm"):
+        return
+    command = ["git", "rev-parse", "--git-dir"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"error: Git: {' '.join(result.stderr.split())}")
 
 
 def main() -> None:
@@ -160,20 +194,21 @@ def main() -> None:
     count = remaining = 0
     try:
         repo = Repo()
-        # Each `dvc` holds this lock while it reads or writes its files, but not while a stage runs.
-        with repo.lock:
-            for fault in find(None if options.quick else Path(repo.cache.local.path)):
-                print(fault.description, flush=True)
-                fixing = options.fix and not fault.by_hand
-                for command in fault.commands:
-                    print(f"    {command}", flush=True)
-                    fixing = fixing and os.system(command) == 0
-                count += 1
-                remaining += not fixing
+        check_git(repo)
+        for fault in find(repo, options.quick):
+            print(fault.description, flush=True)
+            fixing = options.fix and not fault.by_hand
+            for command in fault.commands:
+                print(f"    {command}", flush=True)
+                fixing = fixing and os.system(command) == 0
+            count += 1
+            remaining += not fixing
     except LockError:
+        if remaining:  # locks of the other kind, which this one waits for
+            sys.exit(1)
         hint = f"; or, if none is running: rm {RWLOCK.parent}/lock"
         sys.exit(f"another `dvc` {BUSY}{hint if repo.config['core'].get('hardlink_lock') else ''}")
-    except DvcException as error:
+    except (DvcException, OSError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
     if not options.quick:
         ending = "Then run `dvc repro`." if remaining else "Repaired; now run `dvc repro`."

@@ -21,6 +21,15 @@ differ, please report it, with the lines above and these:
 """
 
 
+def git(*arguments: str) -> str:
+    result = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        sys.exit(f"error: Git: {' '.join(result.stderr.split())}")
+    return result.stdout.removesuffix("\n")
+
+
 def main() -> None:
     environment = dict(os.environ)
     mirror = environment.get("MNIST_MIRROR", "")
@@ -28,11 +37,13 @@ def main() -> None:
         environment["MNIST_MIRROR"] = str(Path(mirror).absolute())
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "clone")
+        # The project may be a subfolder of its repository.
+        top, below = (git("rev-parse", name) for name in ("--show-toplevel", "--show-prefix"))
         # The clone has no .dvc/config.local, and DVC's default is a folder of all users.
         environment["DVC_SITE_CACHE_DIR"] = str(Path(folder, "site-cache"))
 
         def run(*command: str | Path, check: bool = True) -> int:
-            here = clone if clone.exists() else ROOT
+            here = clone / below if clone.exists() else ROOT
             return subprocess.run(command, cwd=here, env=environment, check=check).returncode
 
         print(
@@ -40,14 +51,14 @@ def main() -> None:
             flush=True,
         )
         try:
-            run("git", "clone", "--quiet", ROOT, clone)
+            run("git", "clone", "--quiet", top, clone)
             run("git", "--no-pager", "log", "-1", "--oneline")
-            run("git", "cat-file", "-e", "HEAD:dvc.lock")
+            run("git", "cat-file", "-e", "HEAD:./dvc.lock")
             run("dvc", "repro", "--force", "--no-run-cache")
         except subprocess.CalledProcessError as error:
             command_line = " ".join(map(str, error.cmd))
             sys.exit(f"error: `{command_line}` failed, see above; nothing was compared")
-        if run("git", "--no-pager", "diff", "--exit-code", check=False) == 0:
+        if run("git", "--no-pager", "diff", "--exit-code", ".", check=False) == 0:
             print("Same bytes: all files that the stages write are as committed.")
             return
     print(DIFFERENT, *(f"{key}: {value}\n" for key, value in machine().items()), sep="")

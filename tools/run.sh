@@ -1,13 +1,13 @@
 #!/bin/sh
 # `make run`: reproduce the pipeline; on the embedded digits if its data cannot be downloaded.
-set -u
+set -eu
 . tools/folder_lock.sh
 lock_folder 'make run' .dvc
 
-python -m tools.check || exit
-python -m tools.doctor --quick --fix || exit
+python -m tools.check
+python -m tools.doctor --quick --fix
 
-dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml; }
+dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml | tr -d "'\""; }
 wanted=$(dataset)
 prepared() { dvc status --quiet prepare 2> /dev/null; }
 
@@ -15,12 +15,10 @@ prepared() { dvc status --quiet prepare 2> /dev/null; }
 if prepared || { dvc checkout prepare > /dev/null 2>&1 && prepared; }; then
   echo 'The prepared data is up to date; nothing needs to be downloaded.'
 else
-  python -m stages.datasets.idx
-  case $? in
-    0) ;;
-    2) fall_back=yes ;;
-    *) exit 1 ;;
-  esac
+  python -m stages.datasets.idx || {
+    [ $? -eq 2 ] || exit 1
+    fall_back=yes
+  }
 fi
 if [ -n "${fall_back:-}" ]; then
   echo "!!! $wanted could not be downloaded, so the pipeline runs on the embedded digits."
@@ -30,7 +28,7 @@ if [ -n "${fall_back:-}" ]; then
     exit 1
   }
 else
-  dvc repro || exit
+  dvc repro
 fi
 dvc metrics show metrics/evaluate.json
 if [ "$(dataset)" = digits ]; then

@@ -83,3 +83,12 @@ def test_the_command_compares_commits_and_fails_below_a_limit(committed: Project
         assert output.startswith("error: ")
         assert line in output
         assert output.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_project_in_a_subfolder_of_its_repository(committed: Project):
+    """DVC's API took the path as one below Git's root."""
+    committed.run(
+        "sh", "-c", "mv .git .. && cd .. && git add --all . && git commit --quiet -m Move"
+    )
+    assert "+0.00" in committed.run(*COMPARE, "HEAD")

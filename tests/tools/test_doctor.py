@@ -38,10 +38,13 @@ def flip_a_bit(path: Path) -> None:
 
 
 @pytest.mark.parametrize("hardlink_lock", ["false", "true"])
-def test_without_damage_nothing_is_found_and_dvc_goes_on(committed: Project, hardlink_lock: str):
-    for left in committed.folder.glob(".dvc/tmp/*lock"):  # by DVC's other kind of lock
-        left.unlink()
+def test_without_damage_nothing_is_found_and_dvc_goes_on(
+    committed: Project, hardlink_lock: str, explained: Explained
+):
     committed.run("dvc", "config", "--local", "core.hardlink_lock", hardlink_lock)
+    if hardlink_lock == "true":  # DVC waits for what its other kind of lock has left
+        explained(doctor(committed, fails=True))
+        assert doctor(committed, "--fix").endswith("Repaired; now run `dvc repro`.\n")
     assert doctor(committed) == "Nothing is wrong.\n"
     assert doctor(committed, "--quick") == ""
     assert committed.run("dvc", "status") == "Data and pipelines are up to date.\n"
@@ -166,3 +169,14 @@ def test_a_folder_among_the_outputs_is_not_damage(committed: Project):
     committed.edit("dvc.yaml", "\nstages:\n", f"\nstages:\n  mine: {mine}\n")
     assert committed.repro("mine") == ["mine"]
     assert doctor(committed) == "Nothing is wrong.\n"
+
+
+@pytest.mark.parametrize("end", ["digit", "\n      md5:", "\n      size:"])
+def test_a_lock_that_is_cut_within_its_last_entry_is_broken(committed: Project, end: str):
+    """It is YAML still."""
+    content = committed.read(LOCK).decode()
+    cut = content.rstrip()[:-1] if end == "digit" else content.rpartition(end)[0] + "\n"
+    (committed.folder / LOCK).write_text(cut)
+    assert "dvc.lock: broken (cut off)" in doctor(committed, fails=True)
+    doctor(committed, "--quick", "--fix")
+    assert committed.read(LOCK).decode() == content

@@ -24,4 +24,14 @@ def test_the_committed_results_are_reproduced_or_not(committed: Project):
     committed.run("git", "rm", "--quiet", "dvc.lock")
     committed.run("git", "commit", "--quiet", "--message=Without it")
     output = committed.run("make", "reproduce", fails=True)
-    assert "error: `git cat-file -e HEAD:dvc.lock` failed, see above" in output
+    assert "error: `git cat-file -e HEAD:./dvc.lock` failed, see above" in output
+
+
+@pytest.mark.slow
+def test_a_project_in_a_subfolder_and_a_hooks_variables(committed: Project):
+    """Git cloned no subfolder, and in a hook the repository of GIT_DIR."""
+    committed.run(
+        "sh", "-c", "mv .git .. && cd .. && git add --all . && git commit --quiet -m Move"
+    )
+    output = committed.run("make", "reproduce", GIT_DIR="/nonexistent")
+    assert "Same bytes: all files" in output

@@ -1,8 +1,11 @@
 """The decisions of `make run`; tests/pipeline/test_repro.py has the rest."""
 
+import os
+from collections.abc import Callable
+
 import pytest
 
-from tests.project import MIRROR, Project, executed, lend_environment, needs_mnist
+from tests.project import MIRROR, Project, copy_of, executed, lend_environment, needs_mnist
 
 
 @pytest.mark.slow
@@ -57,3 +60,51 @@ def test_git_never_changes_line_ends(project: Project):
     assert "w/crlf" not in clone.run("git", "ls-files", "--eol")
     clone.run("git", "add", "--renormalize", ".")
     assert clone.git_status() == ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("target", ["run", "doctor", "compare", "reproduce"])
+def test_another_users_checkout_is_one_line(
+    committed: Project, target: str, explained: Callable[[str], None]
+):
+    """`make run` ended with 0, `make compare` with a traceback of pygit2."""
+    committed.run("chown", "-R", "1000", ".")
+    command = "make --no-print-directory " + target + " 2>&1 | grep -v '^make: '"
+    output = committed.run("sh", "-c", command)
+    assert output.startswith("error: ") and output.count("\n") == 1
+    explained(output)
+    committed.run("make", target, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("frut", "no such folder in data/; use digits, "), ("2024", "put it into quotes")],
+)
+def test_the_name_of_no_data_set_is_one_line(
+    committed: Project, name: str, reason: str, explained: Callable[[str], None]
+):
+    committed.edit("params.yaml", "dataset: digits", f"dataset: {name}")
+    output = committed.run("make", "run", MNIST_MIRROR="/nowhere", fails=True)
+    line = output.splitlines()[0]
+    assert line.startswith(
+        f"error: params.yaml: prepare.dataset: {name!r}".replace("'2024'", "2024")
+    )
+    assert reason in line
+    explained(line)
+    assert committed.git_status().split() == ["M", "params.yaml"]
+
+
+def test_a_clone_in_a_folder_with_braces_is_one_line(
+    committed: Project, explained: Callable[[str], None]
+):
+    """DVC's own progress bar fails on them."""
+    clone = copy_of(committed, committed.folder / "a{b")
+    output = clone.run("make", "run", fails=True)
+    explained(output.splitlines()[0])
+
+
+def test_make_keeps_the_callers_path_and_drops_what_changes_python_and_git(project: Project):
+    show = 'show: ; @printf "[%s]" "$$PATH" "$$PYTHONSAFEPATH" "$$GIT_DIR"'
+    variables = {"PYTHONSAFEPATH": "1", "GIT_DIR": "/nonexistent", "PATH": os.environ["PATH"]}
+    output = project.run("make", "--eval", show, "show", **variables)
+    assert output == f"[{project.folder}/.venv/bin:{os.environ['PATH']}][][]"
