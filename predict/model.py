@@ -22,7 +22,8 @@ class Model:
     """A model file of the export stage; several threads may call it at once.
 
     `classes` are the class names in the order of the probabilities, `layout` is the layout of the
-    pictures, `title` the title of the data set.
+    pictures, `title` the title of the data set, `dataset` all that is known of it. The recipe is
+    `recipe`; `accuracy` was measured on `test_images` images.
     """
 
     def __init__(self, path: Path = MODEL):
@@ -50,9 +51,13 @@ class Model:
             raise self._error("not an ONNX file, or damaged", error) from None
         try:
             metadata = json.loads(self._session.get_modelmeta().custom_metadata_map[PROVENANCE])
-            self.classes, self.layout, self.title = _parse(metadata["training"]["dataset"])
+            self.dataset: dict = metadata["training"]["dataset"]
+            self.classes, self.layout, self.title = _parse(self.dataset)
+            self.recipe = str(metadata["training"]["recipe"])
+            self.accuracy = float(metadata["test"]["accuracy"])
+            self.test_images = int(metadata["test"]["images"])
         except (KeyError, TypeError, ValueError, RecursionError):
-            raise self._foreign("its metadata do not describe a data set") from None
+            raise self._foreign("its metadata do not describe a data set and a test") from None
         signature = [
             (tensor.name, tensor.type, tensor.shape[1:])
             for tensor in (*self._session.get_inputs(), *self._session.get_outputs())

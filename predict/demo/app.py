@@ -4,6 +4,7 @@ Responses are JSON; errors are one line of plain text, as those of Starlette and
 """
 
 import base64
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def to_data_url(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def create_app(model: Model) -> Starlette:
+def create_app(model: Model, samples: Sequence[tuple[int, np.ndarray]] = ()) -> Starlette:
+    """Return the application; `samples` are labels and images uint8 [28, 28] for the page."""
     readers = anyio.CapacityLimiter(MAX_READERS)
 
     def classify(picture: bytes) -> dict[str, object]:
@@ -84,8 +86,21 @@ def create_app(model: Model) -> Starlette:
         return JSONResponse(await anyio.to_thread.run_sync(classify, picture, limiter=readers))
 
     async def describe(request: Request) -> JSONResponse:
-        description = {"title": model.title, "classes": model.classes, "layout": model.layout}
-        return JSONResponse(description)
+        return JSONResponse(
+            {
+                "title": model.title,
+                "classes": model.classes,
+                "layout": model.layout,
+                "recipe": model.recipe,
+                "accuracy": model.accuracy,
+                "test_images": model.test_images,
+                "samples": [
+                    {"class": model.classes[label], "image": to_data_url(image)}
+                    for label, image in samples
+                ],
+                "max_bytes": MAX_BODY_SIZE,
+            }
+        )
 
     return Starlette(
         routes=[

@@ -6,6 +6,7 @@ from pathlib import Path
 import uvicorn
 
 from predict.demo.app import create_app
+from predict.demo.samples import TEST, load_samples
 from predict.model import MODEL, Model
 
 DESCRIPTION = "Serve a page that classifies drawings and pictures, at http://127.0.0.1:8000."
@@ -32,8 +33,10 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 <= options.port <= 65_535:
         parser.error(f"--port {options.port}: must be between 0 and 65535")
+    model = Model(options.model)
+    samples = load_samples(options.model.absolute().parent.parent / TEST, model.dataset)
     uvicorn.run(
-        create_app(Model(options.model)),
+        create_app(model, samples),
         host="127.0.0.1",  # this computer only
         port=options.port,
         http="h11",

@@ -10,6 +10,7 @@ from predict.model import PROVENANCE
 
 CLASSES = list("0123456789")
 DATASET = {"classes": CLASSES, "layout": "mnist", "title": "Digits"}
+TEST = {"accuracy": 0.9735, "images": 10_000}
 CERTAIN = [0.0] * 3 + [1.0] + [0.0] * 6  # probabilities: a three
 
 
@@ -35,7 +36,8 @@ def write_model(
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    text = dataset if isinstance(dataset, str) else json.dumps({"training": {"dataset": dataset}})
+    provenance = {"training": {"dataset": dataset, "recipe": "tutorial"}, "test": TEST}
+    text = dataset if isinstance(dataset, str) else json.dumps(provenance)
     helper.set_model_props(model, {PROVENANCE: text})
     onnx.save(model, path)
     return path

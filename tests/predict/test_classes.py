@@ -75,3 +75,41 @@ def test_the_page_classifies_a_dropped_picture(browser: Browser, url: str):
         assert page.locator("tbody th").all_text_contents() == NAMES[:1:-1]  # the ten most probable
         expect(page.locator("tr.best th")).to_have_text(NAMES[11])
         expect(page.locator("#class")).to_have_text(NAMES[11])
+        expect(page.locator("#samples")).to_be_hidden()  # those of this project are others
+
+
+@pytest.mark.parametrize("width", [320, 768, 1280])
+@pytest.mark.parametrize(
+    "names",
+    [["arrow", "circle", "cross", "square", "triangle"], [f"class {x}" for x in "abcdefghijkl"]],
+)
+def test_names_stay_readable_and_the_page_fits(
+    browser: Browser, tmp_path: Path, names: list[str], width: int
+):
+    output = [1.0] + [0.0] * (len(names) - 1)
+    model = write_model(
+        tmp_path / "model.onnx", output, {"title": "Names", "classes": names, "layout": "mnist"}
+    )
+    with (
+        serving(model) as url,
+        page_of(browser, url, viewport={"width": width, "height": 800}) as page,
+    ):
+        heights = page.locator("tbody tr").evaluate_all("all => all.map((row) => row.offsetHeight)")
+        assert max(heights) < 32  # one line
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        height = page.evaluate("document.documentElement.scrollHeight")
+        assert height == 800 if width > 320 else height < 1200
+
+
+def test_long_names_are_broken_into_a_few_lines(browser: Browser, tmp_path: Path):
+    names = [f"Donaudampfschifffahrtsgesellschaft {number}" for number in range(12)]
+    dataset = {"title": "Long names", "classes": names, "layout": "mnist"}
+    model = write_model(tmp_path / "model.onnx", PROBABILITIES, dataset)
+    with serving(model) as url:
+        for width in (320, 768, 1280):
+            with page_of(browser, url, viewport={"width": width, "height": 800}) as page:
+                page.locator("#canvas").click()
+                expect(page.locator("#result")).to_contain_text("This is ")
+                assert page.evaluate("document.documentElement.scrollWidth") == width
+                height = page.locator("tbody tr").first.evaluate("row => row.offsetHeight")
+                assert height < 120

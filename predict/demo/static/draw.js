@@ -1,33 +1,51 @@
 // Draw on the canvas, send it to the server, show the network's prediction.
 
+import { toTiff } from "./pixels.js";
+
 const PEN = 30; // of the canvas's 448: MNIST's strokes are about as wide beside its digits
 const MAX_BARS = 10; // of more classes, the most probable are shown
+const NO_SERVER = "The server does not answer. Is it still running?";
 
 const element = (id) => document.getElementById(id);
 const canvas = element("canvas");
 const context = canvas.getContext("2d");
 
 let strokes = []; // each a list of points {x, y} in the canvas's pixels
-let picture = null; // an uploaded picture, instead of strokes
+let picture = null; // {file, bitmap} of an uploaded picture; hidden while there are strokes
 let version = 0; // of what is drawn or uploaded
-let pointer = null; // the id of the pointer that is drawing
+let pointer = null; // the pointerdown event of the stroke that is being drawn
 let next = null; // a function that returns the body of the next request
 let request = null; // the AbortController of the current request
 let announcement = null; // the timer of the next message for screen readers
 
-const model = await (await fetch("model")).json(); // title, classes, layout
+const model = await describe();
 const drawable = model.layout === "mnist";
 const invitation = drawable ? "Draw something, or drop a picture." : "Drop or upload a picture.";
-element("title").textContent = model.title;
+const accuracy = `${(100 * model.accuracy).toFixed(2)}\u00a0%`;
+element("about").textContent =
+  `${model.title}; recipe ${model.recipe}; `
+  + `${accuracy} of ${model.test_images.toLocaleString("en")} test images are classified correctly.`;
+
+// The server's description of the model, as app.py's `describe` returns it.
+async function describe() {
+  try {
+    return await (await fetch("model")).json();
+  } catch (error) {
+    say(NO_SERVER);
+    throw error;
+  }
+}
 
 const bars = Array.from({ length: Math.min(model.classes.length, MAX_BARS) }, () => {
   const row = element("bars").insertRow();
   const head = document.createElement("th");
-  head.scope = "row";
+  const name = document.createElement("span");
   const meter = document.createElement("meter");
+  head.scope = "row";
+  head.append(name);
   row.append(head);
   row.insertCell().append(meter);
-  return { row, head, meter, text: row.insertCell() };
+  return { row, name, meter, text: row.insertCell() };
 });
 
 // The numbers of the classes that have bars: all of them in order, or the most probable.
@@ -40,19 +58,23 @@ function barClasses(probabilities) {
 function redraw() {
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  if (picture) {
-    const scale = Math.min(canvas.width / picture.width, canvas.height / picture.height);
-    const [width, height] = [picture.width * scale, picture.height * scale];
+  if (picture && !strokes.length) {
+    const { bitmap } = picture;
+    const scale = Math.min(canvas.width / bitmap.width, canvas.height / bitmap.height);
+    const [width, height] = [bitmap.width * scale, bitmap.height * scale];
+    context.imageSmoothingEnabled = scale < 4; // a tiny picture shows its pixels
     context.drawImage(
-      picture, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
+      bitmap, (canvas.width - width) / 2, (canvas.height - height) / 2, width, height);
   }
-  context.strokeStyle = "#111";
+  context.fillStyle = context.strokeStyle = "#111";
   context.lineWidth = PEN;
   context.lineCap = context.lineJoin = "round";
   for (const [first, ...others] of strokes) {
     context.beginPath();
+    context.arc(first.x, first.y, PEN / 2, 0, 2 * Math.PI); // a click: Chromium strokes no dots
+    context.fill();
+    context.beginPath();
     context.moveTo(first.x, first.y);
-    context.lineTo(first.x, first.y); // a dot, if no other point follows
     for (const point of others) context.lineTo(point.x, point.y);
     context.stroke();
   }
@@ -62,24 +84,28 @@ function redraw() {
   if (focused.disabled) element("upload").focus(); // else Tab starts at the top of the page
 }
 
-function show(message, prediction = null) {
-  const known = prediction !== null;
+function say(message) {
   element("result").textContent = message;
   clearTimeout(announcement); // predictions come faster than they can be read aloud
   announcement = setTimeout(() => (element("announcement").textContent = message), 500);
-  element("class").textContent = known ? prediction.class : "–";
+}
+
+function show(message, prediction = null) {
+  const known = prediction !== null;
+  say(message);
+  element("class").textContent = known ? prediction.class : "";
   element("class").className = known && prediction.class.length > 2 ? "long" : "";
   element("seen").hidden = !known;
   if (known) element("seen").src = prediction.seen;
   barClasses(known ? prediction.probabilities : null).forEach((number, place) => {
-    const { row, head, meter, text } = bars[place];
+    const bar = bars[place];
     const name = model.classes[number];
     const probability = known ? prediction.probabilities[number] : 0;
-    head.textContent = name;
-    meter.setAttribute("aria-label", `Probability of ${name}`);
-    meter.value = probability;
-    text.textContent = known ? `${(100 * probability).toFixed(1)} %` : "–";
-    row.className = known && name === prediction.class ? "best" : "";
+    bar.name.textContent = name;
+    bar.meter.setAttribute("aria-label", `Probability of ${name}`);
+    bar.meter.value = probability;
+    bar.text.textContent = known ? `${(100 * probability).toFixed(1)} %` : "–";
+    bar.row.className = known && name === prediction.class ? "best" : "";
   });
 }
 
@@ -113,21 +139,16 @@ async function predict(body, signal) {
       show(`This is ${prediction.class}, with ${percent}\u00a0% probability.`, prediction);
     }
   } catch (error) {
-    if (error.name !== "AbortError") show("The server does not answer. Is it still running?");
+    if (error.name !== "AbortError") show(NO_SERVER);
   }
-}
-
-// The canvas as a PNG. canvas.toBlob would wait for an idle moment, up to a second.
-function drawing() {
-  const [, base64] = canvas.toDataURL("image/png").split(",");
-  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
 function changed() {
   version += 1;
   redraw();
   if (strokes.length || picture) {
-    next = drawing;
+    const file = picture?.file; // in its full size
+    next = () => (strokes.length ? toTiff(strokes, canvas.width, canvas.height, PEN) : file);
     send();
   } else {
     next = null;
@@ -152,20 +173,46 @@ function undo() {
 
 async function upload(file) {
   clear();
+  if (file.size > model.max_bytes) {
+    show(`Not read: larger than ${model.max_bytes / 1e6} MB; scale it down.`);
+    return;
+  }
   const before = version;
-  let opened;
+  let bitmap;
   try {
-    opened = await createImageBitmap(file);
+    bitmap = await createImageBitmap(file);
   } catch {
-    show("Not read: the browser cannot open this file as a picture.");
+    if (version === before) show("Not read: the browser cannot open this file as a picture.");
     return;
   }
   if (version !== before) return; // the user has drawn or uploaded something else
-  picture = opened;
-  redraw();
-  next = () => file; // in its full size
-  send();
+  picture = { file, bitmap };
+  changed();
 }
+
+// Upload what was dropped or pasted, a DataTransfer.
+function receive(transfer) {
+  if (transfer.files.length) upload(transfer.files[0]);
+  else say("Only files can be dropped or pasted. Save the picture, then drop or upload its file.");
+}
+
+for (const sample of model.samples) {
+  const button = document.createElement("button");
+  const image = new Image();
+  image.src = sample.image;
+  image.alt = `Test image: ${sample.class}`;
+  image.draggable = false;
+  button.type = "button";
+  button.title = sample.class;
+  button.append(image);
+  button.addEventListener("click", () => {
+    const [, base64] = sample.image.split(",");
+    const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+    upload(new Blob([bytes], { type: "image/png" }));
+  });
+  element("samples").append(button);
+}
+element("samples").parentElement.hidden = !model.samples.length;
 
 function point(event) {
   const box = canvas.getBoundingClientRect();
@@ -176,21 +223,32 @@ function point(event) {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
-  if (!drawable || pointer !== null || event.button !== 0) return;
-  pointer = event.pointerId;
-  canvas.setPointerCapture(pointer);
+  if (!drawable || event.button !== 0) return;
+  if (pointer) {
+    // Of several fingers the first is primary: another primary pointer means that the release of
+    // `pointer` was lost. Only a pen goes before a palm that rests on the screen.
+    const palm = pointer.pointerType === "pen" && event.pointerType === "touch";
+    if (palm || !event.isPrimary) return;
+    if (pointer.pointerType === "touch" && event.pointerType === "pen") strokes.pop();
+  }
+  pointer = event;
+  canvas.setPointerCapture(event.pointerId);
   strokes.push([point(event)]);
   changed();
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (event.pointerId !== pointer) return;
+  if (event.pointerId !== pointer?.pointerId) return;
+  if (!(event.buttons & 1)) { // released, but not over this page
+    pointer = null;
+    return;
+  }
   const points = event.getCoalescedEvents?.() ?? [];
   strokes.at(-1).push(...(points.length ? points : [event]).map(point));
   changed();
 });
-for (const name of ["pointerup", "pointercancel"]) {
+for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) {
   canvas.addEventListener(name, (event) => {
-    if (event.pointerId === pointer) pointer = null;
+    if (event.pointerId === pointer?.pointerId) pointer = null;
   });
 }
 
@@ -214,8 +272,9 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   event.preventDefault();
-  if (event.dataTransfer.files.length) upload(event.dataTransfer.files[0]);
+  receive(event.dataTransfer);
 });
+document.addEventListener("paste", (event) => receive(event.clipboardData));
 
 if (!drawable) {
   canvas.style.cursor = "default";

@@ -1,0 +1,41 @@
+"""The test images that the demo's page offers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from predict.demo.samples import TEST, load_samples
+from stages.runtime.splits import TEST as PREPARED
+from tests.samples import DATASET, random_images, store
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A test set of 15 images, of three classes of ten."""
+    store(tmp_path / "test.safetensors", random_images(15), torch.arange(15) % 3 + 4)
+    return tmp_path / "test.safetensors"
+
+
+def test_the_first_image_of_each_class(path: Path):
+    samples = load_samples(path, DATASET)
+    assert [label for label, _ in samples] == [4, 5, 6]
+    for (_, image), expected in zip(samples, random_images(15), strict=False):
+        assert np.array_equal(image, expected)
+
+
+def test_the_path_is_that_of_the_prepare_stage():
+    assert TEST == PREPARED
+
+
+def test_no_images_of_another_data_set(path: Path):
+    assert load_samples(path, DATASET | {"sha256": "1" * 64}) == []
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", b"\0" * 100])
+def test_no_images_of_a_missing_or_damaged_file(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "test.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    assert load_samples(path, DATASET) == []
