@@ -172,7 +172,7 @@ def inputs(in_empty_folder: Path) -> Inputs:
         "params.yaml": PARAMS,
         ".dvcignore": "*.swp\n__pycache__/\n",
         "code/a.py": "",
-        "data/s": "",
+        "data/s": "content",
         "data/other": "",
     }.items():
         Path(file).parent.mkdir(exist_ok=True)
@@ -256,13 +256,8 @@ def test_what_is_read_is_what_was_digested(inputs: Inputs):
     inputs.check()
 
 
-def test_writing_to_mapped_data_is_noticed_after_it_was_undone(in_empty_folder: Path):
-    Path("dvc.yaml").write_text(PIPELINE)
-    Path("params.yaml").write_text(PARAMS)
+def test_writing_to_mapped_data_is_noticed_after_it_was_undone(inputs: Inputs):
     data = Path("data/s")
-    data.parent.mkdir()
-    data.write_bytes(b"content")
-    inputs = Inputs("one")
     mapped = inputs.map(data)
     inputs.check(quick=True)
     data.write_bytes(b"another")
@@ -273,14 +268,9 @@ def test_writing_to_mapped_data_is_noticed_after_it_was_undone(in_empty_folder: 
             inputs.check(quick)
 
 
-def test_mapped_data_may_be_replaced_and_linked(in_empty_folder: Path):
+def test_mapped_data_may_be_replaced_and_linked(inputs: Inputs):
     """As `git stash` and DVC's hard links do."""
-    Path("dvc.yaml").write_text(PIPELINE)
-    Path("params.yaml").write_text(PARAMS)
     data = Path("data/s")
-    data.parent.mkdir()
-    data.write_bytes(b"content")
-    inputs = Inputs("one")
     inputs.map(data)
     Path("link").hardlink_to(data)
     inputs.check(quick=True)
