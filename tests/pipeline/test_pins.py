@@ -1,6 +1,7 @@
 """The pins are complete, and torchvision imports beside any build of torch."""
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -97,11 +98,14 @@ def test_all_that_a_stage_imports_is_pinned_and_listed(reproduced: Project, stag
 
 
 def imported(folder: Path) -> subprocess.CompletedProcess:
-    """Import torchvision as prepare does, in a folder that may hold another one."""
-    (folder / "stages").symlink_to(ROOT / "stages")
+    """Import torchvision as prepare does; the packages in a folder come before those of Python.
+
+    Those beside `stages` come after them.
+    """
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", IMPORT],
-        cwd=folder,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=False,
