@@ -160,4 +160,12 @@ def change(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     start = text.find("\n  tutorial:\n") if text.count(old) > 1 else 0
     assert start >= 0 and old in text[start:], f"{old!r} is not once in {path}"
-    path.write_text(text[:start] + text[start:].replace(old, new, 1))
+    replace(path, text[:start] + text[start:].replace(old, new, 1))
+
+
+def replace(path: Path, text: str) -> None:
+    """Write a file as most editors do: who reads it meanwhile sees all of the old or all of the new."""
+    written = path.with_name(f".{path.name}.swp")  # .dvcignore has it
+    written.write_text(text)
+    written.chmod(path.stat().st_mode)
+    written.replace(path)

@@ -3,6 +3,7 @@
 import gc
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
 
@@ -71,7 +72,10 @@ def _exit(error: UserError) -> None:
     if is_child() and ERROR_FILE in os.environ:  # torchrun reports the first error only
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
+        # torchrun ends the other processes after the first failure; it cannot read half a report.
+        previous = signal.signal(signal.SIGTERM, signal.SIG_IGN)
         get_error_handler().record_exception(error)
+        signal.signal(signal.SIGTERM, previous)
     else:
         print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.hosts import Make, NoNetworkError, network
-from tests.project import ROOT, Project, Running, copy_of
+from tests.project import ROOT, Project, Running, copy_of, replace
 from tests.samples import set_value
 
 pytestmark = pytest.mark.slow
@@ -37,7 +37,7 @@ def set_params(project: Project, **changes: object) -> None:
     params = yaml.safe_load(path.read_text())
     for key, value in changes.items():
         set_value(params, key, value)
-    path.write_text(yaml.safe_dump(params))
+    replace(path, yaml.safe_dump(params))
 
 
 def lengthen(project: Project) -> None:
