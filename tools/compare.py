@@ -84,12 +84,17 @@ def compare(before: Predictions, after: Predictions) -> dict:
 def _accuracy(predictions: Predictions) -> dict:
     count = len(predictions.actual)
     correct = sum(map(str.__eq__, predictions.actual, predictions.predicted))
-    low, high = binomtest(correct, count).proportion_ci(0.95, method="wilson")
     return {
         "revision": predictions.revision,
         "accuracy": correct / count,
-        "interval": [float(low), float(high)],
+        "interval": list(interval(correct, count)),
     }
+
+
+def interval(correct: int, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval (1927) of an accuracy: of `correct` among `count` images."""
+    low, high = binomtest(correct, count).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
 
 
 def to_markdown(comparison: dict) -> str:

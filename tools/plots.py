@@ -18,8 +18,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import dvc.api
 import vl_convert
 import yaml
+from dvc.exceptions import DvcException
+
+from tools.compare import WORKSPACE, interval
+
+METRICS = "metrics/evaluate.json"
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -28,18 +34,31 @@ PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
+:root {{ color-scheme: light dark }}
 body {{ margin: 0 auto; padding: 1rem; max-width: 86rem; font-family: sans-serif }}
-main {{ display: grid; gap: 2.5rem 2rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)) }}
+main {{ columns: 24rem; column-gap: 2rem }}
+section {{ break-inside: avoid; margin-bottom: 2rem }}
+section, header {{ overflow-x: auto }}
 h1, h2, figcaption {{ overflow-wrap: anywhere }}
 h1 {{ font-size: 1.5rem }}
 h2 {{ font-size: 1.2rem; margin: 0 0 0.5rem }}
+header {{ margin-bottom: 2rem }}
+th, td {{ padding: 0.2rem 1.5rem 0.2rem 0; text-align: left; font-weight: normal; white-space: nowrap }}
+thead {{ opacity: 0.7 }}
+@media (max-width: 50rem) {{
+  thead {{ display: none }} tr {{ display: block; clear: both }} td {{ float: left }}
+}}
 figure {{ margin: 0 0 1rem }}
-svg, img {{ display: block; width: 100%; max-width: 28rem; height: auto }}
+svg, img {{ display: block; max-width: 100%; height: auto }}
+.wide {{ column-span: all }}
+.wide svg {{ max-width: none }}
 </style>
 </head>
 <body>
 <h1>{title}</h1>
+<header>
+{head}
+</header>
 <main>
 {charts}
 </main>
@@ -47,7 +66,7 @@ svg, img {{ display: block; width: 100%; max-width: 28rem; height: auto }}
 </html>
 """
 VEGA_LITE = "5.8"  # of the versions in vl_convert, the nearest to that of `dvc plots show`
-FONT = {"labelFontSize": 13, "titleFontSize": 13, "titleFontWeight": "normal"}
+WIDE = 640  # pixels: a wider chart, of many classes, takes the page's whole width and scrolls
 
 
 Plots = dict[str, list[dict[str, Any]]]  # by file: a Vega-Lite chart, or an image for each revision
@@ -85,17 +104,20 @@ def read_titles() -> dict[str, str]:
     return {file: each.get("title", file) for file, each in options.items()}
 
 
-def style(several: bool) -> dict[str, Any]:
+def style(several: bool, text: str = "black") -> dict[str, Any]:
     """Return Vega-Lite's settings for charts that are readable on a phone.
 
-    A chart of one revision has no legend for it.
+    `text` is the colour of texts. A chart of one revision has no legend for it.
     """
+    font = {"labelFontSize": 13, "titleFontSize": 13, "titleFontWeight": "normal"}
+    font |= {"labelColor": text, "titleColor": text}
     return {
         "font": "Liberation Sans, Arial, Helvetica, sans-serif",  # all of the same widths
-        "axis": FONT,
-        "text": {"fontSize": 12},
-        "header": {"labelFontSize": 13},
-        "legend": FONT
+        "axis": font | {"gridColor": "#8884", "domainColor": "#888", "tickColor": "#888"},
+        "view": {"stroke": "#8884"},
+        "text": {"fontSize": 12, "color": text},
+        "header": {"labelFontSize": 13, "labelColor": text},
+        "legend": font
         | {
             "columns": 1,
             "disable": not several,
@@ -106,26 +128,75 @@ def style(several: bool) -> dict[str, Any]:
     }
 
 
+def describe(revision: str) -> dict[str, str]:
+    """Return what the page's head says of a revision, by the names of its columns."""
+    workspace = revision == WORKSPACE
+    commit = git("log", "-1", "--format=%h", "HEAD" if workspace else revision)
+    changed = workspace and git("status", "--porcelain")
+    rev = None if workspace else revision
+    try:
+        # Not params.yaml: it may have been edited since.
+        stages = yaml.safe_load(dvc.api.read("dvc.lock", rev=rev))["stages"]
+        dataset, recipe = (
+            stages[stage]["params"]["params.yaml"][stage][key]
+            for stage, key in (("prepare", "dataset"), ("train", "recipe"))
+        )
+        metrics = dvc.api.metrics_show(METRICS, rev=rev)
+        low, high = interval(round(metrics["accuracy"] * metrics["images"]), metrics["images"])
+        accuracy = f"{metrics['accuracy']:.2%} ({low:.2%} to {high:.2%})"
+    except (FileNotFoundError, KeyError):
+        dataset = recipe = accuracy = "not known"
+    return {
+        "revision": revision,
+        "data set": dataset,
+        "recipe": recipe,
+        "test accuracy (95 % interval)": accuracy,
+        "commit": f"{commit} with changes" if changed else commit,
+        "date": git("log", "-1", "--format=%cs", "HEAD" if workspace else revision),
+    }
+
+
+def git(*command: str) -> str:
+    """Return what a Git command prints; "" where it fails, such as without a commit."""
+    result = subprocess.run(["git", *command], capture_output=True, text=True, check=False)
+    return result.stdout.strip()
+
+
+def to_table(rows: list[dict[str, str]]) -> str:
+    """Return an HTML table with a row for each revision."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    body = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row.values()) for row in rows]
+    lines = "\n".join(f"<tr>{cells}</tr>" for cells in body)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>"
+
+
 def to_page(plots: Plots, revisions: list[str]) -> str:
     """Return the plots as one HTML page."""
     several, titles = len(revisions) > 1, read_titles()
     sections = []
     for file, drawn in plots.items():
         title = escape(titles.get(file, file))
-        body = ""
+        body, wide = "", False
         for plot in drawn:
             if plot["type"] == "vega":
-                untitled = plot["content"] | {"title": None}
-                body += vl_convert.vegalite_to_svg(untitled, VEGA_LITE, style(several))
+                untitled = plot["content"] | {"title": None, "background": None}
+                settings = style(several, text="currentColor")
+                svg = vl_convert.vegalite_to_svg(untitled, VEGA_LITE, settings)
+                wide |= int(re.findall(r'<svg[^>]* width="(\d+)', svg)[0]) > WIDE
+                body += svg
             else:
                 image = base64.b64encode(Path(plot["url"]).read_bytes()).decode()
                 source = f"data:{mimetypes.guess_type(file)[0]};base64,{image}"
                 caption = escape(plot["revisions"][0]) if several else ""
                 body += f'<figure><img alt="{title}" src="{source}">'
                 body += f"<figcaption>{caption}</figcaption></figure>\n"
-        sections.append(f"<section>\n<h2>{title}</h2>\n{body}\n</section>")
-    heading = escape("Plots: " + ", ".join(revisions))
-    return PAGE.format(title=heading, charts="\n".join(sections))
+        kind = ' class="wide"' if wide else ""
+        sections.append(f"<section{kind}>\n<h2>{title}</h2>\n{body}\n</section>")
+    return PAGE.format(
+        title=escape("Plots: " + ", ".join(revisions)),
+        head=to_table([describe(revision) for revision in revisions]),
+        charts="\n".join(sections),
+    )
 
 
 def write_images(plots: Plots, revisions: list[str], folder: Path) -> None:
@@ -152,7 +223,7 @@ def main() -> None:
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="also write PNG files there")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     options = parser.parse_args()
-    revisions = list(dict.fromkeys(["workspace", *options.revisions]))
+    revisions = list(dict.fromkeys([WORKSPACE, *options.revisions]))
     page = options.out.absolute() / "index.html"
     try:
         with TemporaryDirectory() as folder:
@@ -161,7 +232,7 @@ def main() -> None:
             page.write_text(to_page(plots, revisions), encoding="utf-8")
             if options.png:
                 write_images(plots, revisions, options.png)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DvcException) as error:
         parser.exit(2, f"error: {' '.join(str(error).split())}\n")
     print(page.as_uri())
     if options.open:

@@ -9,6 +9,7 @@ from stages.drawing.sheet import draw_sheet
 
 MAX_ROWS = 30  # classes on the sheet
 COLUMNS = 10
+SIDE = 36  # pixels of an image on the sheet: one that a phone shows in its natural size
 BATCH = 10_000  # images; bounds memory
 
 
@@ -51,4 +52,4 @@ def draw_samples(dataset: Dataset, indices: np.ndarray) -> bytes:
         row += [np.zeros((28, 28), np.uint8)] * (COLUMNS - len(row))
         images += row
         captions += [(name,)] + [("",)] * (COLUMNS - 1)
-    return draw_sheet(images, captions, COLUMNS)
+    return draw_sheet(images, captions, COLUMNS, SIDE, span=COLUMNS)

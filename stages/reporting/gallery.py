@@ -27,4 +27,4 @@ def gallery(split: Split, logits: torch.Tensor) -> bytes:
         for index in worst.tolist()
     ]
     images = split.take(worst)[0].numpy()
-    return draw_sheet(list(images), captions, COLUMNS, empty="No mistakes.")
+    return draw_sheet(list(images), captions, COLUMNS)

@@ -1,5 +1,6 @@
 """The page of `make plots` in a browser without a network, its PNG files and its messages."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def test_the_page_has_each_chart_once_with_its_title(page_of_one: Path, open_pag
     assert all(shapes[file] >= least for file, least in MARKS.items()), shapes
     for image in page.locator("img").all():
         assert image.evaluate("image => image.complete && image.naturalWidth > 100")
+        # The captions are 13 pixels high.
+        assert image.evaluate("image => 13 * image.width / image.naturalWidth") >= 10
     assert "NaN" not in page.locator("main").inner_html()
     identifiers = page.locator("[id]").evaluate_all("all => all.map(one => one.id)")
     assert len(identifiers) == len(set(identifiers))
@@ -139,6 +142,65 @@ def test_two_revisions_are_distinguished(committed: Project, tmp_path: Path, ope
             texts = chart.locator("text").all_text_contents()
             assert texts.count("workspace") == texts.count(name) == 1
         assert_readable(page, smallest)
+
+
+def test_the_head_describes_each_revision(committed: Project, tmp_path: Path, open_page: Open):
+    commit = committed.run("git", "rev-parse", "--short", "HEAD").strip()
+    committed.edit("params.yaml", "recipe: tutorial", "recipe: fast")
+    page = open_page(make_page(committed, tmp_path, "main"), 1280)
+    rows = [
+        [cell.inner_text() for cell in row.locator("td").all()]
+        for row in page.locator("tbody tr").all()
+    ]
+    metrics = json.loads(committed.run("git", "show", "main:metrics/evaluate.json"))
+    assert [row[:3] for row in rows] == [
+        [name, "digits", "tutorial"] for name in ("workspace", "main")
+    ]
+    assert rows[1][3].startswith(f"{metrics['accuracy']:.2%} (")
+    assert [row[4] for row in rows] == [f"{commit} with changes", commit]
+
+
+def test_classes_with_long_names_that_are_never_predicted(
+    committed: Project, tmp_path: Path, open_page: Open
+):
+    names = [f"a class with a name, {number}" for number in range(25)]
+    rows = [f'"{actual}","{names[0]}"' for actual in names]
+    path = committed.folder / "metrics/predictions.csv"
+    path.write_text("\n".join(["actual,predicted", *rows, ""]))
+    path = make_page(committed, tmp_path)
+    for width in (1280, 375):
+        page = open_page(path, width)
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        section = page.locator("section").nth(list(CHARTS).index("metrics/predictions.csv"))
+        texts = [
+            text for text in section.locator("svg text").all_text_contents() if "…" not in text
+        ]
+        assert all(texts.count(name) == 2 for name in names)
+        sizes = section.locator("svg").evaluate_all(TEXTS)[0]["texts"]
+        assert min(text["size"] for text in sizes) >= 11
+
+
+def test_many_epochs(committed: Project, tmp_path: Path, open_page: Open):
+    path = committed.folder / "metrics/epochs.csv"
+    header, row, *_ = path.read_text().splitlines()
+    rows = [",".join([str(epoch), *row.split(",")[1:]]) for epoch in range(1, 1001)]
+    path.write_text("\n".join([header, *rows, ""]))
+    assert_readable(open_page(make_page(committed, tmp_path), 375), 10)
+
+
+def test_dark_mode(page_of_one: Path, open_page: Open):
+    page = open_page(page_of_one, 1280)
+    light, dark = {}, {}
+    for scheme, colours in (("light", light), ("dark", dark)):
+        page.emulate_media(color_scheme=scheme)
+        colours |= {
+            place: page.locator(place).first.evaluate(
+                "one => getComputedStyle(one)[one.matches('svg *') ? 'fill' : 'color']"
+            )
+            for place in ("h1", "svg .role-axis text", "svg .role-legend text")
+        }
+    assert set(light.values()) == {"rgb(0, 0, 0)"}
+    assert set(dark.values()) == {"rgb(255, 255, 255)"}
 
 
 def test_learning_curves_without_a_validation_set(
@@ -177,6 +239,7 @@ def test_a_chart_whose_file_is_missing_is_left_out(committed: Project, tmp_path:
         ("python -m tools.plots nonsense", "unknown Git revision 'nonsense'"),
         ("python -m tools.plots --out dvc.yaml", "dvc.yaml"),
         ("rm -r metrics; python -m tools.plots", "there is nothing to plot yet: run `dvc repro`"),
+        ("echo '{' > metrics/evaluate.json; python -m tools.plots", "metrics/evaluate.json"),
         ("echo 'stages: [' > dvc.yaml; python -m tools.plots", "dvc.yaml"),
         ("rm .dvc/plots/bars.json; python -m tools.plots", "Template 'bars' not found."),
         ("echo '{' > .dvc/plots/bars.json; python -m tools.plots", ""),
