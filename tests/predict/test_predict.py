@@ -186,7 +186,7 @@ def test_the_sheet_shows_the_networks_input(constant: Path, tmp_path: Path):
     sheet_path.parent.mkdir()
     predict(constant, "--show", sheet_path, tmp_path)
     with Image.open(sheet_path) as sheet:
-        cell = np.asarray(sheet)[8 : 8 + 84 : 3, 8 : 8 + 84 : 3]
+        cell = np.asarray(sheet)[4 : 4 + 84 : 3, 4 : 4 + 84 : 3]
     assert np.array_equal(cell, 255 - read_picture(io.BytesIO(png(draw(0))), "mnist"))
     assert b"must end in .png" in predict(constant, "--show", "sheet.jpg", "-", code=2).stderr
 
