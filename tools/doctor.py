@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+from dvc.dvcfile import load_file
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 from dvc.repo import Repo
@@ -42,7 +43,7 @@ class Fault(NamedTuple):
     by_hand: bool = False  # the user decides whether to run them
 
 
-def broken_lock() -> Iterator[Fault]:
+def broken_lock(repo: Repo) -> Iterator[Fault]:
     """Check that DVC can read dvc.lock. A killed DVC leaves it cut off."""
     if not LOCK.exists():
         return
@@ -52,14 +53,39 @@ def broken_lock() -> Iterator[Fault]:
         command = "git checkout --ours -- dvc.lock metrics" if merging else f"rm {LOCK}"
         description = f"{LOCK}: a merge has left both sides in it"
         yield Fault(description, [command, "dvc repro"], by_hand=True)
-    elif reason := why_unreadable(content):
-        show = ["git", "show", f"HEAD:./{LOCK}"]
-        committed = subprocess.run(show, capture_output=True, check=False)
+        return
+    show = ["git", "show", f"HEAD:./{LOCK}"]
+    committed = subprocess.run(show, capture_output=True, check=False).stdout
+    restorable = not why_unreadable(committed)
+    reason = why_unreadable(content)
+    if not reason and restorable and (lost := lost_entries(repo, content, committed)):
+        reason = f"cut off: not all of {', '.join(lost)}"
+    if reason:
         commands = [f"mv {LOCK} {BROKEN}"]
-        if committed.returncode == 0 and not why_unreadable(committed.stdout):
+        if restorable:
             commands.append(f"{shlex.join(show)} > {LOCK}")
         description = f"{LOCK}: broken ({reason}); the runs since the last commit run again"
         yield Fault(description, commands)
+
+
+def lost_entries(repo: Repo, content: bytes, committed: bytes) -> list[str]:
+    """Return the stages of which dvc.lock lacks a section that dvc.yaml and the committed file have.
+
+    A stage or section that is new in dvc.yaml has not run yet; one that was removed has left it.
+    """
+    try:
+        pipeline = load_file(repo, "dvc.yaml").load().get("stages", {})
+    except DvcException:  # of a broken dvc.yaml, which `dvc repro` reports
+        return []
+    stages, lost = parse_lock(content).get("stages", {}), []
+    for name, entry in parse_lock(committed).get("stages", {}).items():
+        definition = pipeline.get(name.partition("@")[0], {})  # of a stage with foreach: NAME@ITEM
+        declared = set(definition.get("do", definition))
+        if declared & {"metrics", "plots"}:
+            declared.add("outs")
+        if declared & entry.keys() - stages.get(name, {}).keys():
+            lost.append(name)
+    return lost
 
 
 def why_unreadable(content: bytes) -> str:
@@ -170,7 +196,7 @@ def find(repo: Repo, quick: bool) -> Iterator[Fault]:
     # Each `dvc` holds this lock while it reads or writes its files, but not while a stage runs.
     with repo.lock:
         yield from stale_rwlock()
-        yield from broken_lock()
+        yield from broken_lock(repo)
         yield from leftovers()
         if not quick:
             yield from damaged(Path(repo.cache.local.path))

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.project import Project, Running
 
@@ -180,3 +182,30 @@ def test_a_lock_that_is_cut_within_its_last_entry_is_broken(committed: Project, 
     assert "dvc.lock: broken (cut off)" in doctor(committed, fails=True)
     doctor(committed, "--quick", "--fix")
     assert committed.read(LOCK).decode() == content
+
+
+@pytest.mark.parametrize("end", ["    deps:\n", "    outs:\n", r"  \w+:\n    cmd:"])
+def test_a_lock_that_is_cut_between_entries_is_broken(
+    committed: Project, end: str, explained: Explained
+):
+    """It is YAML still, and DVC can read it."""
+    content = committed.read(LOCK).decode()
+    last = list(re.finditer(f"^{end}", content, re.MULTILINE))[-1]
+    (committed.folder / LOCK).write_text(content[: last.start()])
+    output = doctor(committed, fails=True)
+    assert "dvc.lock: broken (cut off: not all of " in output
+    explained(output)
+    doctor(committed, "--quick", "--fix")
+    assert committed.read(LOCK).decode() == content
+
+
+def test_a_stage_that_is_new_renamed_or_has_fewer_sections_is_not_damage(committed: Project):
+    committed.edit(
+        "dvc.yaml", "\nstages:\n", "\nstages:\n  mine: {cmd: 'true', deps: [dvc.yaml]}\n"
+    )
+    committed.edit("dvc.yaml", "\n  export:\n", "\n  publish:\n")
+    committed.edit("dvc.yaml", "    params:\n      - evaluate\n", "")
+    content = yaml.safe_load(committed.read(LOCK))
+    del content["stages"]["export"], content["stages"]["evaluate"]["params"]
+    (committed.folder / LOCK).write_text(yaml.safe_dump(content, sort_keys=False))
+    assert doctor(committed) == "Nothing is wrong.\n"
