@@ -22,7 +22,7 @@ help: ## List the targets
 run: $(VENV)/run.installed ## Reproduce the pipeline on MNIST, or on the embedded digits if MNIST cannot be downloaded
 	@sh tools/run.sh
 
-check: $(VENV)/run.installed ## Check the values in params.yaml (does not build the networks)
+check: $(VENV)/run.installed ## Check params.yaml and the names of the data set's files (does not build the networks)
 	@python -m tools.check
 
 install: $(VENV)/run.installed ## Create or update .venv; PYTHON=<path> selects the interpreter

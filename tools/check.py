@@ -1,11 +1,14 @@
-"""Check all of params.yaml, as the stages would one after the other: `python -m tools.check`.
+"""Check all of params.yaml and the files of the data set: `python -m tools.check`.
 
-Each stage checks its own sections. A slip in `export:` would surface after an hour of training.
+Each stage checks its own sections. A slip in `export:` would surface after an hour of training. DVC
+reads the data before any stage: it waits for a pipe, and a name that is not UTF-8 is a traceback.
 """
 
 import re
 from pathlib import Path
 
+from stages.datasets.description import DATA, read_description
+from stages.datasets.folder import list_pictures
 from stages.datasets.params import PrepareParams
 from stages.exporting.params import ExportParams
 from stages.reporting.params import EvaluateParams
@@ -27,7 +30,9 @@ def main() -> None:
         raise UserError(f"{place}: DVC fails in a folder whose path has {{ or }}; rename it")
     params = read_checked(PARAMS, Params)
     check_choice(params.train.recipe, params.recipes)
-    check_dataset(Path("data"), params.prepare.dataset)
+    check_dataset(DATA, params.prepare.dataset)
+    if not read_description(params.prepare.dataset):
+        list_pictures(params.prepare.dataset)
 
 
 def check_dataset(folder: Path, name: str) -> None:

@@ -49,7 +49,7 @@ class Picture(NamedTuple):
     test: bool
 
 
-def list_pictures(name: str, inputs: Inputs) -> tuple[list[str], bool, list[Picture]]:
+def list_pictures(name: str, inputs: Inputs | None = None) -> tuple[list[str], bool, list[Picture]]:
     """Return the class names, whether the folder has train/ and test/, and its pictures.
 
     Hidden files, and files and folders that .dvcignore names, are skipped.
@@ -86,7 +86,8 @@ def list_pictures(name: str, inputs: Inputs) -> tuple[list[str], bool, list[Pict
         for label, class_name in enumerate(classes)
         for path in _files(by_class[class_name])
     ]
-    _check_listing(root, pictures, inputs)
+    if inputs:
+        _check_listing(root, pictures, inputs)
     return classes, has_test, pictures
 
 

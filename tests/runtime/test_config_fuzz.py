@@ -58,7 +58,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         Path("dvc.yaml").write_text(PIPELINE)
         for path, count in ((TRAIN, 60), (VALIDATION, 20)):
             store(path, random_images(count), torch.arange(count) % 10)
-        Path("data", DOCUMENT["prepare"]["dataset"]).mkdir()
+        for name in "ab":
+            picture = Path("data", DOCUMENT["prepare"]["dataset"], name, "0.png")
+            picture.parent.mkdir(parents=True)
+            picture.touch()
         yield
 
 

@@ -94,6 +94,20 @@ def test_the_name_of_no_data_set_is_one_line(
     assert committed.git_status().split() == ["M", "params.yaml"]
 
 
+@pytest.mark.parametrize("name", ["pipe.png", "caf\udce9.png"], ids=ascii)
+def test_a_file_that_dvc_cannot_read_is_one_line(
+    project: Project, name: str, explained: Callable[[str], None]
+):
+    """DVC waited for the pipe for ever, and failed on the name."""
+    project.edit("params.yaml", "dataset: mnist", "dataset: symbols")
+    path = project.folder / "data/symbols/arrow" / name
+    os.mkfifo(path) if name == "pipe.png" else path.touch()
+    lend_environment(project)
+    output = project.run("make", "run", fails=True).splitlines()[0]
+    assert output.startswith("error: data/symbols/arrow/")
+    explained(output)
+
+
 def test_a_clone_in_a_folder_with_braces_is_one_line(
     committed: Project, explained: Callable[[str], None]
 ):
