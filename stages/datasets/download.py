@@ -1,5 +1,6 @@
 """Downloads published files into the user's cache folder, by pooch, which verifies them each time."""
 
+import errno
 import os
 import re
 import sys
@@ -42,6 +43,8 @@ def fetch(name: str, sha256: str, sources: list[str], folder: Path) -> Path:
         try:
             path = files.fetch(name, downloader=_download if remote else _copy)
         except (SourceError, ValueError, OSError) as error:  # those of requests are OSErrors
+            if type(error) is PermissionError and not error.errno:  # pooch's own, of the folder
+                raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder)) from None
             if isinstance(error, OSError) and error.errno:  # a full disk names no file by itself
                 raise OSError(error.errno, error.strerror, error.filename or str(folder)) from None
             reasons.append(f"{_shown(source)} ({_reason(error)})")

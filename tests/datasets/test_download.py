@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import os
 import re
 import resource
 import socket
@@ -295,6 +296,21 @@ def test_a_cache_that_cannot_be_written_is_named(
     with pytest.raises(OSError, match=r"Not a directory|File exists") as caught:
         fetched()
     assert "file/below" in str(caught.value.filename)
+
+
+def test_a_home_of_another_user_is_named(monkeypatch: pytest.MonkeyPatch):
+    """It was reported as sources without the files, so `make run` used the embedded digits."""
+    monkeypatch.setenv("MNIST_MIRROR", "/nowhere")
+    folder = Path("/no home")  # a user without a home has / for it, as in a container
+    monkeypatch.setattr(idx, "CACHE", folder)
+    user = os.geteuid()
+    with pytest.raises(PermissionError) as caught:
+        try:
+            os.seteuid(user or 65534)  # root may write anywhere
+            fetched()
+        finally:
+            os.seteuid(user)
+    assert caught.value.filename == str(folder / "mnist")
 
 
 def test_a_full_disk_is_not_a_fault_of_the_server(server: Server, cache: Path):
