@@ -4,6 +4,9 @@
 VENV := .venv
 # DVC's stages call `python`.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# DVC needs the name and the home of the user, who may have no entry in /etc/passwd, as in a container.
+export USER ?= $(shell id -un 2> /dev/null)
+export HOME ?= $(shell eval cd ~$$(id -un 2> /dev/null) 2> /dev/null || cd /; pwd)
 # The caller's settings of Python; and GIT_DIR and others, which Git sets for its hooks.
 unexport $(filter PYTHON%,$(.VARIABLES)) \
 	$(filter-out GIT_CONFIG%,$(shell git rev-parse --local-env-vars 2> /dev/null))

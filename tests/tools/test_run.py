@@ -1,6 +1,7 @@
 """The decisions of `make run`; tests/pipeline/test_repro.py has the rest."""
 
 import os
+import pwd
 from collections.abc import Callable
 
 import pytest
@@ -115,6 +116,16 @@ def test_a_clone_in_a_folder_with_braces_is_one_line(
     clone = copy_of(committed, committed.folder / "a{b")
     output = clone.run("make", "run", fails=True)
     explained(output.splitlines()[0])
+
+
+def test_make_gives_dvc_the_users_name_and_home_if_they_are_not_set(project: Project):
+    """A user ID without an entry in /etc/passwd has neither, and DVC ended in tracebacks."""
+    show = 'show: ; @printf "[%s]" "$$USER" "$$HOME"'
+    output = project.run("env", "-u", "USER", "-u", "HOME", "make", "--eval", show, "show")
+    user = pwd.getpwuid(os.getuid())
+    assert output == f"[{user.pw_name}][{user.pw_dir}]"
+    output = project.run("make", "--eval", show, "show", USER="me", HOME="/here")
+    assert output == "[me][/here]"
 
 
 def test_make_keeps_the_callers_path_and_drops_what_changes_python_and_git(project: Project):
