@@ -218,6 +218,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="compare no checksums")
     options = parser.parse_args()
     count = remaining = 0
+    if os.access(".dvc", os.F_OK) and not os.access(".dvc", os.W_OK):
+        sys.exit("error: .dvc: not writable, as DVC needs it; change that, or clone the repository")
     try:
         repo = Repo()
         check_git(repo)

@@ -6,6 +6,7 @@
 # clone's configuration protects direct calls of `dvc`, too; a variable in the Makefile would not. A
 # place that the user has configured is kept.
 set -eu
+[ -w .dvc ] || exit 0 # DVC cannot work here
 here=$PWD/.dvc/site-cache
 in_cache=${XDG_CACHE_HOME:-${HOME:-}/.cache}/dvc-image-pipeline/site-cache
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.pipeline.torture import OUTPUTS, contents, members
-from tests.project import Project, Running, executed
+from tests.project import Project, Running, executed, lend_environment
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +164,19 @@ def test_a_read_only_home_costs_only_the_checkpoints(
         assert f"note: no checkpoints are kept: {home}/.cache: " in output
     explained(output)
     assert contents(committed) == before
+
+
+@pytest.mark.parametrize("target", ["run", "doctor"])
+def test_a_read_only_checkout_is_one_line(
+    project: Project, target: str, explained: Callable[[str], None]
+):
+    """DVC failed on its database, in a traceback or in several lines."""
+    lend_environment(project)
+    with bad_disk(project.folder / ".dvc", "read-only"):
+        line, *rest = project.run("make", target, fails=True).splitlines()
+    assert line.startswith("error: .dvc: not writable")
+    assert len(rest) == 1  # of make
+    explained(line)
 
 
 LONG = ("epochs: 10\n    batch_size: 32", "epochs: 400\n    batch_size: 32")
