@@ -120,6 +120,13 @@ def test_drawn_digits_are_recognised(page: Page):
         expect_empty(page)
 
 
+def test_selected_text_does_not_stop_a_stroke(page: Page):
+    """The browser dragged the selection instead, so the stroke was a dot."""
+    page.keyboard.press("Control+A")
+    draw_by_mouse(page, 7)
+    expect_digit(page, 7)
+
+
 def test_the_bars_show_the_probabilities(page: Page):
     draw_by_mouse(page, 0)
     expect_digit(page, 0)

@@ -201,7 +201,6 @@ for (const sample of model.samples) {
   const image = new Image();
   image.src = sample.image;
   image.alt = `Test image: ${sample.class}`;
-  image.draggable = false;
   button.type = "button";
   button.title = sample.class;
   button.append(image);
@@ -268,6 +267,8 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// A stroke on selected text, or a tap on a sample that slips, would drag it instead.
+document.addEventListener("dragstart", (event) => event.preventDefault());
 // Without these, the browser would leave the page and open the picture.
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
