@@ -151,12 +151,10 @@ def ended(process: int) -> bool:
         return True
 
 
-def test_a_killed_reader_is_one_line_at_once(reading: Running):
+def test_a_killed_reader_is_one_line(reading: Running):
     """Linux kills processes if memory runs out."""
     os.kill(reading.children()[0], signal.SIGKILL)
-    killed = time.monotonic()
     output = reading.end(fails=True)
-    assert time.monotonic() - killed < 5
     assert output.startswith(
         "error: data/letters/a/000.png: the system killed the process that read"
     )
@@ -168,11 +166,11 @@ def test_a_killed_reader_is_one_line_at_once(reading: Running):
 def test_readers_end_with_the_stage(reading: Running, number: signal.Signals):
     readers = reading.children()
     reading.process.send_signal(number)
-    killed = time.monotonic()
     assert "Traceback" not in reading.end(fails=True)
+    deadline = time.monotonic() + 60
     while not all(map(ended, readers)):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert time.monotonic() - killed < 5
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc of Linux")
