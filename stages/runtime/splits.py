@@ -1,25 +1,23 @@
-"""How the prepared images are stored: data/prepared/{train,validation,test}.safetensors."""
+"""The prepared images as tensors."""
 
-import hashlib
-import json
-import math
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import safetensors.numpy
 import torch
 
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs, map_file
-from stages.runtime.outputs import Outputs, scratch_array
+from stages.runtime.split_file import (
+    DAMAGED,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    checksum,
+    parse_split,
+    save_split,
+)
 
-TRAIN = Path("data/prepared/train.safetensors")
-VALIDATION = Path("data/prepared/validation.safetensors")
-TEST = Path("data/prepared/test.safetensors")
-ZEROS = "0" * 64  # in the place of a SHA-256
-AT_ONCE = 10_000  # images that are copied at once; bounds memory
+__all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "checksum", "load_split", "save_split"]
 
 
 @dataclass(frozen=True)
@@ -43,43 +41,6 @@ class Split:
         return self.images[indices], self.labels[indices]
 
 
-def save_split(  # noqa: PLR0913, PLR0917
-    outputs: Outputs,
-    path: Path,
-    images: np.ndarray,
-    labels: np.ndarray,
-    dataset: dict,
-    indices: np.ndarray | None = None,
-) -> None:
-    """Store images uint8 [N, 28, 28] and labels int64 [N], or those of them at `indices`, int64 [n].
-
-    `dataset` describes them: the names of its `classes`, and the texts of the model card. It is in the
-    file's metadata, with the SHA-256 of the file in which these 64 letters are zeros.
-    """
-    indices = np.arange(len(labels)) if indices is None else indices
-    shape = (len(indices), *images.shape[1:])
-    with outputs.file(path) as temporary:
-        chosen = scratch_array(shape, path.parent)
-        for first in range(0, len(indices), AT_ONCE):
-            chosen[first : first + AT_ONCE] = images[indices[first : first + AT_ONCE]]
-        # One entry of metadata: safetensors writes several in random order.
-        about = json.dumps({"sha256": ZEROS, "dataset": dataset})
-        arrays = {"images": chosen, "labels": labels[indices]}
-        safetensors.numpy.save_file(arrays, temporary, {"about": about})
-        with temporary.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
-            digest = hashlib.sha256(content).hexdigest()
-            first = content.find(ZEROS.encode())
-            content[first : first + len(ZEROS)] = digest.encode()
-
-
-def checksum(*arrays: np.ndarray) -> str:
-    """Return the SHA-256, in hexadecimal, of the concatenated bytes of the arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
 def load_split(path: Path, inputs: Inputs | None = None, dataset: dict | None = None) -> Split:
     """Map one split, which may be one of a stage's `inputs`, and should be of this `dataset`.
 
@@ -87,12 +48,13 @@ def load_split(path: Path, inputs: Inputs | None = None, dataset: dict | None = 
         UserError: the file is missing, is not what `save_split` wrote, or of another data set.
     """
     try:
-        split = _parse(inputs.map(path) if inputs else map_file(path))
+        images, labels, about = parse_split(inputs.map(path) if inputs else map_file(path))
+        split = Split(torch.from_numpy(images), torch.from_numpy(labels), about)
         if path != VALIDATION and not len(split):
             raise ValueError("no images")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make it with `dvc repro prepare`") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except DAMAGED as error:
         raise UserError(
             f"{path}: damaged ({error}); `make doctor FIX=1` removes it, here and in DVC's cache; then "
             "run `dvc repro`"
@@ -103,29 +65,3 @@ def load_split(path: Path, inputs: Inputs | None = None, dataset: dict | None = 
             f"run of `prepare`, on {dataset['name']}; run `dvc repro`"
         )
     return split
-
-
-def _parse(content: mmap.mmap) -> Split:
-    """Return the split in the content of a file; the form is that of safetensors.
-
-    Raises:
-        ValueError, KeyError, TypeError, RecursionError: `save_split` did not write it.
-    """
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = content[8:start]
-    entries = json.loads(header)
-    about = json.loads(entries["__metadata__"]["about"])
-    digest = hashlib.sha256(content[:8])
-    digest.update(header.replace(about["sha256"].encode(), ZEROS.encode(), 1))
-    digest.update(memoryview(content)[start:])
-    if digest.hexdigest() != about["sha256"]:
-        raise ValueError("the checksum in its metadata is not that of its content")
-
-    def tensor(name: str, dtype: torch.dtype) -> torch.Tensor:
-        shape, (first, _) = entries[name]["shape"], entries[name]["data_offsets"]
-        count = math.prod(shape)
-        if not count:
-            return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(content, dtype=dtype, count=count, offset=start + first).view(shape)
-
-    return Split(tensor("images", torch.uint8), tensor("labels", torch.int64), about["dataset"])

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from predict.demo.samples import TEST, load_samples
-from stages.runtime.splits import TEST as PREPARED
+from predict.demo.samples import load_samples
 from tests.samples import DATASET, random_images, store
 
 
@@ -25,10 +24,6 @@ def test_the_first_image_of_each_class(path: Path):
         assert np.array_equal(image, expected)
 
 
-def test_the_path_is_that_of_the_prepare_stage():
-    assert TEST == PREPARED
-
-
 def test_no_images_of_another_data_set(path: Path):
     assert load_samples(path, DATASET | {"sha256": "1" * 64}) == []
 
@@ -38,4 +33,19 @@ def test_no_images_of_a_missing_or_damaged_file(tmp_path: Path, content: bytes |
     path = tmp_path / "test.safetensors"
     if content is not None:
         path.write_bytes(content)
+    assert load_samples(path, DATASET) == []
+
+
+def test_no_images_of_a_file_with_a_flipped_bit(path: Path):
+    """safetensors has no checksum: the page showed another picture."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert load_samples(path, DATASET) == []
+
+
+def test_no_images_with_a_label_outside_of_the_classes(tmp_path: Path):
+    """The page was answered with status 500."""
+    path = tmp_path / "test.safetensors"
+    store(path, random_images(2), torch.tensor([0, 10]))
     assert load_samples(path, DATASET) == []
