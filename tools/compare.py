@@ -15,6 +15,8 @@ from dvc.repo import Repo
 from dvc.repo.brancher import switch
 from scipy.stats import binomtest
 
+from tools.output import run_tool
+
 PREDICTIONS = "metrics/predictions.csv"
 WORKSPACE = "workspace"
 
@@ -143,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

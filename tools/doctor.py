@@ -29,6 +29,8 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.serialize import parse_yaml
 from voluptuous import Invalid
 
+from tools.output import run_tool
+
 LOCK = Path("dvc.lock")
 BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # a copy of the broken file
 RWLOCK = Path(".dvc/tmp/rwlock")
@@ -245,4 +247,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -24,6 +24,7 @@ import yaml
 from dvc.exceptions import DvcException
 
 from tools.compare import WORKSPACE, interval
+from tools.output import run_tool
 
 METRICS = "metrics/evaluate.json"
 
@@ -240,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from tools.machine import machine
+from tools.output import run_tool
 from tools.working_tree import ROOT
 
 DIFFERENT = """
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_tool(main)

@@ -1,8 +1,10 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
-from tests.project import Project
+from tests.project import ROOT, Project
 from tools.compare import Predictions, compare, to_markdown
 
 ACTUAL = [str(digit) for digit in range(10)] * 10
@@ -92,3 +94,15 @@ def test_a_project_in_a_subfolder_of_its_repository(committed: Project):
         "sh", "-c", "mv .git .. && cd .. && git add --all . && git commit --quiet -m Move"
     )
     assert "+0.00" in committed.run(*COMPARE, "HEAD")
+
+
+def test_a_reader_that_ends_first_is_no_traceback():
+    """As `| head` does. The revision is that of any clone."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tools.compare", "HEAD"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
