@@ -79,6 +79,9 @@ def read_plots(revisions: list[str], folder: str) -> Plots:
     Raises:
         ValueError: DVC cannot read a revision or a template, or there is nothing to plot.
     """
+    # Without a commit, DVC takes any revision for an empty one.
+    if len(revisions) > 1 and not git("rev-parse", "--quiet", "--verify", "HEAD"):
+        raise ValueError(f"unknown Git revision '{revisions[1]}': there is no commit yet")
     several = ["diff", *revisions] if len(revisions) > 1 else ["show"]
     command = ["dvc", "plots", *several, "--json", "--out", folder]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

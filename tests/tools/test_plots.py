@@ -237,6 +237,10 @@ def test_a_chart_whose_file_is_missing_is_left_out(committed: Project, tmp_path:
     ("command", "message"),
     [
         ("python -m tools.plots nonsense", "unknown Git revision 'nonsense'"),
+        (
+            "rm -rf .git; git init --quiet; python -m tools.plots HEAD",
+            "unknown Git revision 'HEAD'",
+        ),
         ("python -m tools.plots --out dvc.yaml", "dvc.yaml"),
         ("rm -r metrics; python -m tools.plots", "there is nothing to plot yet: run `dvc repro`"),
         ("echo '{' > metrics/evaluate.json; python -m tools.plots", "metrics/evaluate.json"),
