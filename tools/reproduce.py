@@ -1,7 +1,8 @@
 """`make reproduce`: run the last commit again, and compare all bytes with the committed ones.
 
-All stages run in a temporary clone, whatever DVC's caches hold. dvc.lock has the checksums of all files
-that they read and write; metrics and tables are in Git themselves.
+All stages run in a temporary clone, on data from Git and of `dvc add`; nothing else comes from DVC's
+caches. dvc.lock has the checksums of all files that they read and write; metrics and tables are in Git
+themselves.
 """
 
 import os
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import yaml
 
 from tools.machine import machine
 from tools.output import run_tool
@@ -40,11 +43,12 @@ def main() -> None:
         clone = Path(folder, "clone")
         # The project may be a subfolder of its repository.
         top, below = (git("rev-parse", name) for name in ("--show-toplevel", "--show-prefix"))
+        project = clone / below
         # The clone has no .dvc/config.local, and DVC's default is a folder of all users.
         environment["DVC_SITE_CACHE_DIR"] = str(Path(folder, "site-cache"))
 
         def run(*command: str | Path, check: bool = True) -> int:
-            here = clone / below if clone.exists() else ROOT
+            here = project if clone.exists() else ROOT
             return subprocess.run(command, cwd=here, env=environment, check=check).returncode
 
         print(
@@ -55,6 +59,20 @@ def main() -> None:
             run("git", "clone", "--quiet", top, clone)
             run("git", "--no-pager", "log", "-1", "--oneline")
             run("git", "cat-file", "-e", "HEAD:./dvc.lock")
+            if added := sorted((project / "data").glob("*.dvc")):
+                cache = subprocess.check_output(
+                    ["dvc", "cache", "dir"], cwd=ROOT, text=True
+                ).strip()
+                run("dvc", "config", "--local", "cache.dir", cache)
+                run("dvc", "checkout", *added)
+                run("dvc", "config", "--local", "--unset", "cache.dir")
+            params = yaml.safe_load((project / "params.yaml").read_text())
+            data = f"data/{params['prepare']['dataset']}"
+            if not (project / data).is_dir():
+                sys.exit(
+                    f"error: {data}: in neither Git nor DVC; run `git add {data}` or "
+                    f"`dvc add {data}`, and commit"
+                )
             run("dvc", "repro", "--force", "--no-run-cache")
         except subprocess.CalledProcessError as error:
             command_line = " ".join(map(str, error.cmd))

@@ -1,6 +1,37 @@
+from collections.abc import Callable
+
 import pytest
 
-from tests.project import Project
+from tests.project import Project, lend_environment
+
+LIST = """stages:
+  list:
+    cmd: ls data/mine/a > names
+    deps: [data/mine]
+    outs: [names]
+"""
+
+
+def test_pictures_of_dvc_add_are_in_the_clone(project: Project, explained: Callable[[str], None]):
+    """DVC ended with: missing data 'source'."""
+    lend_environment(project)
+    project.edit("params.yaml", "dataset: mnist", "dataset: mine")
+    (project.folder / "dvc.yaml").write_text(LIST)
+    folder = project.folder / "data/mine/a"
+    folder.mkdir(parents=True)
+    (folder / "1.png").write_text("a picture")
+    project.run("dvc", "repro")
+    project.run("git", "commit", "--quiet", "--all", "--message=List the names")
+    output = project.run("make", "reproduce", fails=True)
+    assert "error: data/mine: in neither Git nor DVC; run " in output
+    explained(output)
+
+    project.run("dvc", "add", "data/mine")
+    project.run("git", "add", "data")
+    project.run("git", "commit", "--quiet", "--message=Keep the pictures in DVC")
+    output = project.run("make", "reproduce")
+    assert "> ls data/mine/a > names" in output
+    assert "Same bytes: all files" in output
 
 
 @pytest.mark.slow
