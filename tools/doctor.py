@@ -1,8 +1,8 @@
 """`make doctor`: find what a crash or a bad disk has left, and repair it on request (FIX=1).
 
 It checks what DVC cannot repair itself: a broken dvc.lock, locks of processes that have ended,
-temporary files of killed stages, and files, in DVC's cache or in the workspace, whose checksum is not
-the one in dvc.lock.
+temporary files of killed stages, and damaged files, in DVC's cache or in the workspace: those whose
+checksum is not the one in dvc.lock or in the .dvc file of a data set.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from filecmp import cmp
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,7 @@ import psutil
 from dvc.dvcfile import load_file
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
+from dvc.output import Output
 from dvc.repo import Repo
 from dvc.rwlock import SCHEMA
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
@@ -154,29 +154,50 @@ def leftovers() -> Iterator[Fault]:
         yield Fault(f"{len(files)} temporary files of killed stages", [shlex.join(["rm", *files])])
 
 
-def damaged(cache: Path) -> Iterator[Fault]:
-    """Compare the last run's files, in the cache and in the workspace, with the checksums in dvc.lock.
+def damaged(repo: Repo) -> Iterator[Fault]:
+    """Compare the outputs of stages and `dvc add`, in cache and workspace, with their checksums.
 
-    A file in the workspace is removed only if it equals a damaged object: any other may be someone's
-    work.
+    A file in the workspace that DVC knows to be changed may be someone's work.
     """
-    content = LOCK.read_bytes() if LOCK.exists() else b""
-    stages = {} if why_unreadable(content) else parse_lock(content).get("stages", {})
-    for out in (out for stage in stages.values() for out in stage.get("outs", [])):
-        path, digest = Path(out["path"]), out["md5"].removesuffix(".dir")
-        stored = cache / digest[:2] / out["md5"][2:]
-        # DVC notices a change of the size itself.
-        changed = path.is_file() and path.stat().st_size == out["size"] and md5(path) != digest
-        if stored.is_file() and md5(stored) != digest:
-            bad = [str(stored)] + ([str(path)] if changed and cmp(stored, path, False) else [])
-            description = f"{path}: not what {LOCK} says: {' and '.join(bad)}"
-            yield Fault(description, [shlex.join(["rm", "-f", *bad])])
-        elif changed:
-            commands = [shlex.join(["rm", str(path)]), shlex.join(["dvc", "checkout", str(path)])]
-            yield Fault(f"{path}: changed since the last run, or damaged", commands, by_hand=True)
+    if LOCK.exists() and why_unreadable(LOCK.read_bytes()):
+        return
+    for out in repo.index.outs:
+        if not out.hash_info or out.hash_info.name != "md5" or out.protocol != "local":
+            continue  # a stage that has not run, DVC 2, or another machine's file
+        unchanged = out.exists and not out.changed_checksum()
+        for path, stored, digest in files(out):
+            here, in_cache, name = md5(path), md5(stored), os.path.relpath(path)
+            bad = [str(stored)] if in_cache not in ("", digest) else []
+            only_copy = False
+            if here not in ("", digest) and (unchanged or here == in_cache):
+                bad.append(name)
+                # Without the file, DVC would record the others as the data set.
+                only_copy = out.stage.is_data_source and in_cache != digest
+            commands = [shlex.join(["rm", "-f", *bad])]
+            if bad == [name] and in_cache == digest:
+                commands = [shlex.join(["cp", "-f", str(stored), name])]
+            if only_copy:
+                commands.append(shlex.join(["dvc", "pull", out.stage.relpath]))
+            if bad:
+                yield Fault(f"{name}: damaged: {' and '.join(bad)}", commands, only_copy)
+
+
+def files(out: Output) -> Iterator[tuple[Path, Path, str]]:
+    """Yield path, object in the cache and MD5 of an output, or of a folder's list and of its files."""
+    digest, path = out.hash_info.value, Path(out.fs_path)
+    stored = Path(out.cache.oid_to_path(digest))
+    digest = digest.removesuffix(".dir")
+    yield path, stored, digest
+    if out.hash_info.isdir and md5(stored) == digest:
+        for entry in json.loads(stored.read_bytes()):
+            listed = Path(out.cache.oid_to_path(entry["md5"]))
+            yield path / entry["relpath"], listed, entry["md5"]
 
 
 def md5(path: Path) -> str:
+    """Return the MD5 of a file, in hexadecimal; "" if there is none."""
+    if not path.is_file():
+        return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "md5").hexdigest()
 
@@ -191,8 +212,8 @@ def other_locks() -> Iterator[Fault]:
             yield Fault(f"{path}: not of the kind that core.hardlink_lock sets", [f"rm {path}"])
 
 
-def find(repo: Repo, quick: bool) -> Iterator[Fault]:
-    """Yield all faults; if quick, only those that need no checksums."""
+def find(repo: Repo) -> Iterator[Fault]:
+    """Yield all faults."""
     if repo.config["core"].get("hardlink_lock"):
         yield from other_locks()
     # Each `dvc` holds this lock while it reads or writes its files, but not while a stage runs.
@@ -200,8 +221,7 @@ def find(repo: Repo, quick: bool) -> Iterator[Fault]:
         yield from stale_rwlock()
         yield from broken_lock(repo)
         yield from leftovers()
-        if not quick:
-            yield from damaged(Path(repo.cache.local.path))
+        yield from damaged(repo)
 
 
 def check_git(repo: Repo) -> None:
@@ -217,7 +237,7 @@ def check_git(repo: Repo) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--fix", action="store_true", help="run the commands, too")
-    parser.add_argument("--quick", action="store_true", help="compare no checksums")
+    parser.add_argument("--quiet", action="store_true", help="print only faults")
     options = parser.parse_args()
     count = remaining = 0
     if os.access(".dvc", os.F_OK) and not os.access(".dvc", os.W_OK):
@@ -225,7 +245,7 @@ def main() -> None:
     try:
         repo = Repo()
         check_git(repo)
-        for fault in find(repo, options.quick):
+        for fault in find(repo):
             print(fault.description, flush=True)
             fixing = options.fix and not fault.by_hand
             for command in fault.commands:
@@ -240,10 +260,10 @@ def main() -> None:
         sys.exit(f"another `dvc` {BUSY}{hint if repo.config['core'].get('hardlink_lock') else ''}")
     except (DvcException, OSError) as error:
         sys.exit(f"error: {' '.join(str(error).split())}")
-    if not options.quick:
+    if remaining or not options.quiet:
         ending = "Then run `dvc repro`." if remaining else "Repaired; now run `dvc repro`."
         print(ending if count else "Nothing is wrong.")
-        sys.exit(1 if remaining else 0)
+    sys.exit(1 if remaining else 0)
 
 
 if __name__ == "__main__":

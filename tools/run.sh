@@ -5,7 +5,7 @@ set -eu
 lock_folder 'make run' .dvc
 
 python -m tools.check
-python -m tools.doctor --quick --fix
+python -m tools.doctor --quiet --fix
 
 dataset() { sed -n 's/^  dataset: *\([^ #]*\).*/\1/p' params.yaml | tr -d "'\""; }
 wanted=$(dataset)
@@ -30,6 +30,7 @@ if [ -n "${fall_back:-}" ]; then
 else
   dvc repro
 fi
+python -m tools.doctor --quiet # DVC may have restored damaged results of an earlier run
 dvc metrics show metrics/evaluate.json
 if [ "$(dataset)" = digits ]; then
   [ "$wanted" = digits ] && wanted=mnist

@@ -98,7 +98,7 @@ def test_a_full_cache_costs_only_another_run(committed: Project):
         output = committed.run("dvc", "repro", fails=True)
         assert "No space left on device" in output
     committed.edit("params.yaml", "dropout: 0.1", "dropout: 0.2")
-    committed.run("python", "-m", "tools.doctor", "--quick", "--fix")
+    committed.run("python", "-m", "tools.doctor", "--fix")
     committed.run("dvc", "repro")
     assert contents(committed) == before
 

@@ -105,7 +105,7 @@ def check(project: Project, stage: str, expected: dict[str, str]) -> list[str]:
         if digest(Path(path)) != expected.get(os.path.relpath(path, project.folder))
     ]
     # As `make run` does first. If DVC alone was killed, its stage may still run.
-    output = project.run("python", "-m", "tools.doctor", "--quick", "--fix")
+    output = project.run("python", "-m", "tools.doctor", "--fix")
     output += project.run("dvc", "repro")
     if "Traceback" in output:
         faults.append(output)

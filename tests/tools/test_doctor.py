@@ -1,8 +1,10 @@
 """`make doctor` after real damage: each command that it prints is run, and then DVC."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import Project, Running
+from tests.project import Project, Running, executed
 
 LOCK = "dvc.lock"
 LONG = ("epochs: 10\n    batch_size: 32", "epochs: 2000\n    batch_size: 32")
@@ -48,7 +50,6 @@ def test_without_damage_nothing_is_found_and_dvc_goes_on(
         explained(doctor(committed, fails=True))
         assert doctor(committed, "--fix").endswith("Repaired; now run `dvc repro`.\n")
     assert doctor(committed) == "Nothing is wrong.\n"
-    assert doctor(committed, "--quick") == ""
     assert committed.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
 
@@ -100,7 +101,7 @@ def test_a_stale_lock_of_dvcs_is_removed(committed: Project, holder: str, explai
         if holder == "reused":
             os.utime(path, (0, 0))  # older than the process
         explained(doctor(committed, fails=True))
-        doctor(committed, "--quick", "--fix")
+        doctor(committed, "--fix")
         assert not path.exists()
         committed.run("dvc", "repro", "--force", "--single-item", "export")
         other.kill()
@@ -129,7 +130,7 @@ def test_temporary_files_of_killed_stages_are_removed(committed: Project):
     for name in (*kept, f".model.pth.{2**22 - 1}.tmp"):
         (models / name).touch()
     (models / f".mine.{2**22 - 1}.tmp").mkdir()
-    doctor(committed, "--quick", "--fix")
+    doctor(committed, "--fix")
     assert sorted(path.name for path in models.glob(".*.tmp") if path.is_file()) == sorted(kept)
     assert (models / f".mine.{2**22 - 1}.tmp").exists()
 
@@ -150,7 +151,7 @@ def test_a_bit_flipped_in_the_cache_reaches_no_model(
     output = committed.run("dvc", "repro", "--force", "--single-item", stage, fails=True)
     assert "Traceback" not in output
     repaired = doctor(committed, "--fix")
-    assert f"{path}: not what dvc.lock says" in repaired
+    assert f"{path}: damaged: " in repaired
     explained(output + repaired)
     committed.run("dvc", "repro")
     assert {name: committed.read(name) for name in expected} == expected
@@ -158,12 +159,109 @@ def test_a_bit_flipped_in_the_cache_reaches_no_model(
 
 
 def test_a_file_that_someone_changed_is_kept(committed: Project):
-    """It has the size that dvc.lock says, as weights of another training have."""
+    """It has the size that dvc.lock says, as weights of another training have; DVC reruns the stage."""
     card = committed.read("models/README.md").replace(b"e", b"3", 1)
     (committed.folder / "models/README.md").write_bytes(card)
-    output = doctor(committed, "--fix", fails=True)
-    assert "    rm models/README.md\n    dvc checkout models/README.md\n" in output
+    assert doctor(committed, "--fix") == "Nothing is wrong.\n"
     assert committed.read("models/README.md") == card
+
+
+@pytest.mark.parametrize("path", ["models/model.onnx", "metrics/evaluate.json"])
+def test_a_bit_flipped_in_the_workspace_is_repaired(
+    committed: Project, path: str, explained: Explained
+):
+    """DVC takes the file for unchanged, and `dvc checkout` restores no file of metrics/."""
+    content = committed.read(path)
+    committed.run("dvc", "status")  # DVC knows the checksums
+    flip_a_bit(committed.folder / path)
+    assert committed.run("dvc", "status") == "Data and pipelines are up to date.\n"
+    output = doctor(committed, "--fix")
+    explained(output)
+    assert committed.read(path) == content
+    assert doctor(committed) == "Nothing is wrong.\n"
+
+
+def test_make_run_prints_no_accuracy_of_a_damaged_file(committed: Project):
+    """DVC restored it from its cache: that of the last run, and that of an earlier one."""
+    metrics = committed.folder / "metrics/evaluate.json"
+    expected, stored = metrics.read_bytes(), cached(committed, "metrics/evaluate.json")
+    flip_a_bit(stored)
+    metrics.unlink()
+    assert executed(committed.run("make", "run")) == ["evaluate"]
+    assert metrics.read_bytes() == expected
+
+    committed.edit("params.yaml", "batch_size: 1000   ", "batch_size: 100   ")
+    assert committed.repro() == ["evaluate"]
+    flip_a_bit(stored)
+    committed.edit("params.yaml", "batch_size: 100   ", "batch_size: 1000   ")
+    output = committed.run("make", "run", fails=True)
+    assert "metrics/evaluate.json: damaged" in output
+    assert "accuracy    calibration_error" not in output
+    doctor(committed, "--fix")
+    assert executed(committed.run("make", "run")) == ["evaluate"]
+    assert metrics.read_bytes() == expected
+
+
+@pytest.fixture
+def pictures(project: Project) -> Project:
+    """A data set that `dvc add` keeps."""
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        path = project.folder / "data/mine" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"the picture {name}")
+    project.run("dvc", "add", "data/mine")
+    return project
+
+
+def objects(project: Project, path: str) -> list[Path]:
+    """Return the object of DVC's cache for a folder's list of files, and the one for a file."""
+    cache = project.folder / ".dvc/cache/files/md5"
+    digest = hashlib.md5(project.read(path)).hexdigest()
+    return [*cache.glob("*/*.dir"), cache / digest[:2] / digest[2:]]
+
+
+def test_a_bit_flipped_in_the_cache_of_a_data_set_is_repaired(
+    pictures: Project, explained: Explained
+):
+    for stored in objects(pictures, "data/mine/a/2.png"):
+        content = stored.read_bytes()
+        flip_a_bit(stored)
+        output = doctor(pictures, "--fix")
+        assert output.startswith("data/mine") and "damaged: " in output
+        explained(output)
+        assert not stored.exists()
+        pictures.run("dvc", "repro", "data/mine.dvc")
+        assert stored.read_bytes() == content
+    assert doctor(pictures) == "Nothing is wrong.\n"
+
+
+def test_the_only_copy_of_a_damaged_picture_is_left_to_its_owner(pictures: Project):
+    """`dvc checkout` restored it, and prepare learned it. Without it, DVC would record the others."""
+    path, content = "data/mine/a/2.png", pictures.read("data/mine/a/2.png")
+    pictures.run("dvc", "remote", "add", "--default", "team", "../store")
+    pictures.run("dvc", "push", "data/mine.dvc")
+    flip_a_bit(objects(pictures, path)[1])
+    shutil.rmtree(pictures.folder / "data/mine")
+    pictures.run("dvc", "checkout", "data/mine")
+    assert pictures.read(path) != content
+    output = doctor(pictures, "--fix", fails=True)
+    assert pictures.read(path) != content
+    commands = [line for line in output.splitlines() if line.startswith("    ")]
+    pictures.run("sh", "-ec", "\n".join(commands))
+    assert pictures.read(path) == content
+    assert doctor(pictures) == "Nothing is wrong.\n"
+
+
+def test_an_edited_picture_of_a_data_set_is_not_damage(pictures: Project):
+    (pictures.folder / "data/mine/a/2.png").write_text("the picture a/9.png")
+    assert doctor(pictures) == "Nothing is wrong.\n"
+
+
+def test_a_bit_flipped_in_a_picture_is_repaired_from_the_cache(pictures: Project):
+    path, content = "data/mine/a/2.png", pictures.read("data/mine/a/2.png")
+    flip_a_bit(pictures.folder / path)
+    doctor(pictures, "--fix")
+    assert pictures.read(path) == content
 
 
 def test_a_folder_among_the_outputs_is_not_damage(committed: Project):
@@ -180,7 +278,7 @@ def test_a_lock_that_is_cut_within_its_last_entry_is_broken(committed: Project, 
     cut = content.rstrip()[:-1] if end == "digit" else content.rpartition(end)[0] + "\n"
     (committed.folder / LOCK).write_text(cut)
     assert "dvc.lock: broken (cut off)" in doctor(committed, fails=True)
-    doctor(committed, "--quick", "--fix")
+    doctor(committed, "--fix")
     assert committed.read(LOCK).decode() == content
 
 
@@ -195,14 +293,12 @@ def test_a_lock_that_is_cut_between_entries_is_broken(
     output = doctor(committed, fails=True)
     assert "dvc.lock: broken (cut off: not all of " in output
     explained(output)
-    doctor(committed, "--quick", "--fix")
+    doctor(committed, "--fix")
     assert committed.read(LOCK).decode() == content
 
 
 def test_a_stage_that_is_new_renamed_or_has_fewer_sections_is_not_damage(committed: Project):
-    committed.edit(
-        "dvc.yaml", "\nstages:\n", "\nstages:\n  mine: {cmd: 'true', deps: [dvc.yaml]}\n"
-    )
+    committed.edit("dvc.yaml", "\nstages:\n", "\nstages:\n  mine: {cmd: 'true', deps: [LICENSE]}\n")
     committed.edit("dvc.yaml", "\n  export:\n", "\n  publish:\n")
     committed.edit("dvc.yaml", "    params:\n      - evaluate\n", "")
     content = yaml.safe_load(committed.read(LOCK))
