@@ -36,6 +36,10 @@ BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # a copy of the broken file
 RWLOCK = Path(".dvc/tmp/rwlock")
 OUTPUT_FOLDERS = ("data/prepared", "models", "metrics")
 CONFLICT = re.compile(rb"^(<<<<<<<|[|]{7}|=======|>>>>>>>)", re.MULTILINE)  # Git's marks
+SHALLOW = (
+    "note: a shallow clone: DVC keeps no results of `dvc exp run --temp` and of its queue; run "
+    "`git fetch --unshallow`"
+)
 BUSY = "works in this folder; try again when it has ended"
 
 
@@ -224,14 +228,18 @@ def find(repo: Repo) -> Iterator[Fault]:
         yield from damaged(repo)
 
 
-def check_git(repo: Repo) -> None:
-    """Exit if Git does not work here, as in a folder of another user: DVC would fail later."""
+def check_git(repo: Repo) -> str:
+    """Return a note on a shallow clone, or "".
+
+    Exit if Git does not work here, as in a folder of another user: DVC would fail later.
+    """
     if repo.config["core"].get("no_scm"):
-        return
-    command = ["git", "rev-parse", "--git-dir"]
+        return ""
+    command = ["git", "rev-parse", "--is-shallow-repository"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"error: Git: {' '.join(result.stderr.split())}")
+    return SHALLOW if result.stdout.strip() == "true" else ""
 
 
 def main() -> None:
@@ -244,7 +252,8 @@ def main() -> None:
         sys.exit("error: .dvc: not writable, as DVC needs it; change that, or clone the repository")
     try:
         repo = Repo()
-        check_git(repo)
+        if (note := check_git(repo)) and not options.quiet:
+            print(note, flush=True)
         for fault in find(repo):
             print(fault.description, flush=True)
             fixing = options.fix and not fault.by_hand

@@ -305,3 +305,16 @@ def test_a_stage_that_is_new_renamed_or_has_fewer_sections_is_not_damage(committ
     del content["stages"]["export"], content["stages"]["evaluate"]["params"]
     (committed.folder / LOCK).write_text(yaml.safe_dump(content, sort_keys=False))
     assert doctor(committed) == "Nothing is wrong.\n"
+
+
+def test_a_shallow_clone_is_a_note(project: Project, explained: Explained):
+    """`dvc exp run --temp` trained, reported success, and kept nothing."""
+    clone = Project(project.folder.parent / "clone")
+    address = project.folder.as_uri()
+    project.run("git", "commit", "--quiet", "--allow-empty", "--message=Add a second commit")
+    project.run("git", "clone", "--quiet", "--depth=1", address, str(clone.folder))
+    note, ending = doctor(clone).splitlines()
+    explained(note)
+    assert ending == "Nothing is wrong."
+    clone.run("git", "fetch", "--quiet", "--unshallow")
+    assert doctor(clone) == "Nothing is wrong.\n"
