@@ -4,13 +4,15 @@ Each section's schema is in the room of the code that it configures. A value tha
 in one line: `params.yaml: train.seed: -1 is not allowed: input should be greater than or equal to 0`.
 """
 
+import warnings
+from datetime import date
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
-from yamlcore import CoreLoader
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.runtime.errors import UserError, without_secrets
 
@@ -61,18 +63,25 @@ def read_yaml(path: Path) -> object:
 
 
 def parse_yaml(path: Path, content: bytes) -> object:
-    """Return the content of a YAML file, as YAML 1.2 like DVC (in 1.1, `1e-3` is a string).
+    """Return the content of a YAML file.
+
+    DVC fills in dvc.yaml and records parameters by what it reads, so this is DVC's own reader. Another
+    would read data/2024_01 where DVC records data/202401.
 
     Raises:
         UserError: it is not YAML.
     """
     try:
-        return yaml.load(content.decode("utf-8"), Loader=CoreLoader)
+        with warnings.catch_warnings(action="ignore"):  # of a reused anchor: DVC prints it
+            return YAML(typ="safe").load(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start:,})") from None
-    except yaml.YAMLError as error:
-        reason = without_secrets(" ".join(str(error).split()))
-        raise UserError(f"{path}: not valid YAML: {reason}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        reason = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45 is no date
+        reason = str(error)
+    raise UserError(f"{path}: not valid YAML: {without_secrets(' '.join(reason.split()))}")
 
 
 def read_checked(path: Path, schema: type[Schema]) -> Schema:
@@ -119,7 +128,7 @@ def section(document: object, key: str, schema: type[Schema]) -> Schema:
 
 def shown(value: object) -> str:
     """Return a value, shortened, for a message."""
-    text = without_secrets(repr(value))
+    text = without_secrets(str(value) if isinstance(value, date) else repr(value))
     return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 50]} … {text[-40:]}"
 
 
@@ -153,7 +162,7 @@ def _line(prefix: str, details: ErrorDetails, values: object) -> str:
             return f"{key}: {tag} is not allowed: use {context['expected_tags']}"
         case "value_error":
             return f"{key}.{message}" if key else message
-        case "string_type" if isinstance(details["input"], bool | int | float):
-            message = "a number or a truth value, in YAML; put it into quotes"
+        case "string_type" if isinstance(details["input"], bool | int | float | date):
+            message = "a number, a truth value or a date, in YAML; put it into quotes"
     value = shown(details["input"])
     return f"{key or 'the file'}: {value} is not allowed: {message[0].lower()}{message[1:]}"

@@ -92,7 +92,7 @@ def watch(event, arguments):
         if writes or not str(path).endswith((".py", ".pyc")):
             events.append((event, arguments))
 for library in ("torch", "numpy", "sklearn.metrics", "scipy.stats", "PIL.Image", "pooch", "requests",
-                "pydantic", "yaml", "safetensors.numpy", "torch.distributed.run"):
+                "pydantic", "ruamel.yaml", "safetensors.numpy", "torch.distributed.run"):
     importlib.import_module(library)
 sys.modules["pydantic"].create_model("First")  # at which it looks for plug-ins
 state = dict(os.environ), list(sys.path)

@@ -6,10 +6,11 @@ from types import ModuleType
 
 import pytest
 import yaml
+from dvc.utils.serialize import load_yaml
 
 from stages import evaluate, export, prepare, train
 from stages.networks.registry import build
-from stages.runtime.config import PARAMS, read_checked
+from stages.runtime.config import PARAMS, read_checked, read_yaml
 from stages.runtime.errors import UserError
 from tests.pipeline.torture import contents
 from tests.project import ROOT, Project, change, executed
@@ -17,6 +18,7 @@ from tests.samples import RECIPES, run_stage, set_value
 from tools import check
 
 TEXT = (ROOT / PARAMS).read_text()
+IN_QUOTES = "is not allowed: a number, a truth value or a date, in YAML; put it into quotes"
 
 
 def load() -> check.Params:
@@ -46,6 +48,16 @@ def test_the_defaults_are_the_tutorials(params_file: Path):
 def test_spellings_of_a_number_mean_the_same(params_file: Path, spelling: str):
     change(params_file, "learning_rate: 1.0e-3", f"learning_rate: {spelling}")
     assert load().recipes["tutorial"].optimizer.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2024_01", "1_000", "0b11", "012", "0o12", "1e3", "1:30", "on", "2026-01-01", "'012'", "~"],
+)
+def test_a_value_is_what_dvc_records(params_file: Path, text: str):
+    """DVC fills in dvc.yaml by its own reading: the data set was data/202401 to it, 2024_01 to us."""
+    params_file.write_text(f"base: &base {{seed: 1}}\nprepare:\n  <<: *base\n  dataset: {text}\n")
+    assert read_yaml(params_file) == load_yaml(params_file)
 
 
 @pytest.mark.parametrize(
@@ -99,8 +111,14 @@ def test_a_value_that_is_not_allowed_is_named(
         ("export:", "exports:", "exports: unknown key; allowed are prepare, train, recipes, eval"),
         ("    epochs: 10\n", "", "recipes.tutorial.epochs: missing; add it"),
         ("      kind: adam  ", "      #", "recipes.tutorial.optimizer.kind: missing; add it"),
-        ("epochs: 10\n", "epochs: 1_000\n", "recipes.tutorial.epochs: '1_000' is not allowed"),
-        ("epochs: 10\n", "epochs: 2026-01-01\n", "recipes.tutorial.epochs: '2026-01-01' is not"),
+        ("epochs: 10\n", "epochs: 1:00\n", "recipes.tutorial.epochs: '1:00' is not allowed"),
+        ("epochs: 10\n", "epochs: 2026-01-01\n", "recipes.tutorial.epochs: 2026-01-01 is not"),
+        ("epochs: 10\n", "epochs: 2026-13-01\n", "not valid YAML: month must be in 1..12"),
+        ("epochs: 10\n", "epochs: !!int x\n", "not valid YAML: invalid literal for int() with"),
+        ("epochs: 10\n", f"epochs: {'[' * 999}\n", "not valid YAML: "),
+        ("dataset: mnist  ", "dataset: 2024_01", f"prepare.dataset: 202401 {IN_QUOTES}"),
+        ("dataset: mnist  ", "dataset: 0b11", f"prepare.dataset: 3 {IN_QUOTES}"),
+        ("dataset: mnist  ", "dataset: 2024-01-01", f"prepare.dataset: 2024-01-01 {IN_QUOTES}"),
         ("      - sigmoid\n", "", "recipes.tutorial.network.hidden_sizes: 2 layers, but acti"),
         ("      - 5\n      - 5\n", "", "recipes.convolutional.network.channels: 3 layers, but"),
         ("export:\n", '"a\\nb": 1\nexport:\n', "a\\nb: unknown key"),
@@ -165,7 +183,7 @@ def test_a_file_without_sections_is_one_line(params_file: Path, text: str):
 def test_a_key_may_occur_only_once(params_file: Path, old: str, new: str):
     change(params_file, old, new)
     with pytest.raises(
-        UserError, match=r"^params\.yaml: not valid YAML: [^\n]* duplicate key [^\n]*$"
+        UserError, match=r"^params\.yaml: not valid YAML: line \d+, [^\n]* duplicate key [^\n]*$"
     ):
         load()
 
