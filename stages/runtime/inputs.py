@@ -11,6 +11,9 @@ import hashlib
 import mmap
 import os
 import re
+import site
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -111,6 +114,11 @@ class Inputs:
                     f"its folder, or {IGNORE} hides it; correct that file"
                 )
             self.compare(name, digest)
+        for path in _strangers():
+            raise UserError(
+                f"{os.path.relpath(path)} is used, but is no dependency of {self._stage}: DVC does not "
+                "track it; move it into a folder of stages/ that the stage depends on"
+            )
 
     def compare(self, name: str, digest: str) -> None:
         """Refuse an input, by its name in `fingerprint`, that has another digest than at the start.
@@ -156,6 +164,17 @@ class Inputs:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 self._known[path] = status, digest
         return digest
+
+
+def _strangers() -> Iterator[str]:
+    """Yield the imported files in the project that are neither in stages/ nor in an environment."""
+    project = f"{Path.cwd()}/"
+    installed = [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("stdlib")]
+    environment = tuple(f"{folder}/" for folder in installed)
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__dict__", {}).get("__file__") or ""  # torch.ops has "_ops.py"
+        if path.startswith(project) and not path.startswith((*environment, *stages.SOURCES)):
+            yield path
 
 
 def map_file(path: Path) -> mmap.mmap:

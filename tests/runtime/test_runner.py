@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import site
 import subprocess
 import sys
 import time
@@ -310,6 +311,46 @@ def test_code_that_dvcignore_hides_is_refused(reproduced: Project, pattern: str)
         r"not list its folder, or \.dvcignore hides it; correct that file\n",
         output,
     )
+
+
+IMPORTED = """
+from stages.runtime.errors import run_command
+from stages.runtime.inputs import Inputs
+inputs = Inputs("evaluate")
+import stages.evaluate
+run_command(inputs.check_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "path"), [("helper", "helper.py"), ("tools.machine", "tools/__init__.py")]
+)
+def test_code_outside_of_stages_is_refused(project: Project, module: str, path: str):
+    assert project.run("python", "-c", IMPORTED) == ""
+    (project.folder / "helper.py").touch()
+    project.edit("stages/reporting/confusions.py", "import torch", f"import torch, {module}")
+    assert project.run("python", "-c", IMPORTED, fails=True) == (
+        f"error: {path} is used, but is no dependency of evaluate: DVC does not track it; move it "
+        "into a folder of stages/ that the stage depends on\n"
+    )
+
+
+def test_an_environment_in_the_project_is_no_code_of_it(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+):
+    """Nor is a name that is no path, as that of torch.ops."""
+    monkeypatch.setattr(stages, "SOURCES", {})
+    monkeypatch.setattr(
+        site, "getsitepackages", lambda: [str(Path("env/site-packages").absolute())]
+    )
+    module = ModuleType("helper")
+    monkeypatch.setitem(sys.modules, "helper", module)
+    for file in ("_helper.py", str(Path("env/site-packages/helper.py").absolute()), None):
+        module.__file__ = file
+        inputs.check_code()
+    module.__file__ = str(Path("helper.py").absolute())
+    with pytest.raises(UserError, match=r"^helper\.py is used, but is no dependency of one: "):
+        inputs.check_code()
 
 
 @pytest.mark.parametrize("text", ["stages: {two: {}}", "[]", "stages: []"])
