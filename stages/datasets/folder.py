@@ -32,7 +32,7 @@ from stages.datasets.pictures import (
     read_picture,
 )
 from stages.runtime.errors import UserError
-from stages.runtime.inputs import Inputs, ignored
+from stages.runtime.inputs import Inputs, ignored, refuse_rules
 from stages.runtime.outputs import scratch_array
 from stages.runtime.processes import end_with_parent, usable_cores
 from stages.runtime.splits import TRAIN
@@ -62,6 +62,11 @@ def list_pictures(name: str, inputs: Inputs | None = None) -> tuple[list[str], b
         raise UserError(
             f"{root}: no such folder; make it with a folder of pictures for each class, or set "
             "prepare.dataset to an existing one"
+        )
+    refuse_rules(DATA)
+    if ignored().match_file(f"{root}/"):
+        raise UserError(
+            f"{root}: a folder that .dvcignore hides; rename it, and set prepare.dataset to that name"
         )
     tops = [root / split for split in SPLITS]
     has_test = any(path.is_dir() for top in tops if top.is_dir() for path in _entries(top))
@@ -142,13 +147,10 @@ def _class_folders(top: Path) -> dict[str, Path]:
 
 def _entries(folder: Path) -> list[Path]:
     """Return the files and folders in a folder, sorted by name, without hidden and ignored ones."""
+    refuse_rules(folder)
     rules = ignored()
     entries = []
     for path in folder.iterdir():
-        if path.name == ".dvcignore":
-            raise UserError(
-                f"{path}: only the .dvcignore beside dvc.yaml counts; move these lines there"
-            )
         if path.name.startswith("."):
             continue
         is_folder = path.is_dir()
@@ -182,7 +184,8 @@ def _files(folder: Path) -> list[Path]:
     for path in files:
         if not path.is_file():
             raise UserError(
-                f"{path}: no file; the folder of a class has pictures only; move or remove it"
+                f"{path}: no file; the folder of a class has pictures only (the folders above classes "
+                "are called train/ and test/); move or remove it"
             )
     if not files:
         raise UserError(f"{folder}: no pictures of this class; add some or remove the folder")

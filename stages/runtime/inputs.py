@@ -146,6 +146,8 @@ class Inputs:
         tracked = {key: lookup(params, key) for key in self._keys}
         digests, rules = dict(leaves(f"{PARAMS}: ", tracked)), ignored()
         for dep in self._deps:
+            for folder in dep.parents[:-1]:
+                refuse_rules(folder)
             for path in _files(dep):
                 # An editor's temporary file may be gone before it is opened.
                 if not rules.match_file(path):
@@ -188,6 +190,7 @@ def _files(dep: Path) -> Iterator[str]:
     if dep.is_file():
         yield str(dep)
     for folder, _, names in os.walk(dep):
+        refuse_rules(Path(folder))
         yield from (path for name in names if os.path.isfile(path := f"{folder}/{name}"))  # noqa: PTH113
 
 
@@ -196,6 +199,18 @@ def ignored() -> GitIgnoreSpec:
     return GitIgnoreSpec.from_lines(
         IGNORE.read_text(encoding="utf-8").splitlines() if IGNORE.exists() else []
     )
+
+
+def refuse_rules(folder: Path) -> None:
+    """Refuse a .dvcignore in a folder of the project: it would hide files from DVC, but not from us.
+
+    Raises:
+        UserError: there is one.
+    """
+    if (path := folder / IGNORE).exists():
+        raise UserError(
+            f"{path}: only the .dvcignore beside dvc.yaml counts; move these lines there"
+        )
 
 
 def fill_in(text: str, params: object) -> str:

@@ -215,6 +215,20 @@ def test_folders_of_systems_are_neither_classes_nor_inputs(in_empty_folder: Path
     assert {path for path in files if not rules.match_file(path)} == listed  # what DVC hashes
 
 
+@pytest.mark.parametrize("rule", ["letters", "lett*/", "data/letters/"])
+def test_a_data_set_that_dvcignore_hides_is_named(letters: None, rule: str):
+    """A class was named, which cannot help."""
+    Path(".dvcignore").write_text(f"{rule}\n")
+    line = "data/letters: a folder that .dvcignore hides; rename it, and set prepare.dataset"
+    assert error_of_loading().startswith(line)
+
+
+def test_rules_above_the_data_set_are_refused(letters: None):
+    """They hid pictures from DVC, which prepare read."""
+    Path("data/.dvcignore").write_text("0.png\n")
+    assert error_of_loading().startswith("data/.dvcignore: only the .dvcignore beside dvc.yaml")
+
+
 @pytest.mark.parametrize("name", ["with a space", "größer", "日本", "a|b", 'q"uote', "T, top"])
 def test_a_class_may_have_any_printable_name(letters: None, name: str):
     (ROOT / "b").rename(ROOT / name)
@@ -245,6 +259,11 @@ FAULTS = [
     ("a/link.png", "-> nothing.png", "/a/link.png: a link, not to a file; replace it"),
     ("c", "-> a", "/c: a link, not to a file; replace it by a folder"),
     ("a/more/", "", "/a/more: no file; the folder of a class has pictures only"),
+    (
+        "Test/a/",
+        "",
+        "/Test/a: no file; the folder of a class has pictures only (the folders above ",
+    ),
     ("a/.dvcignore", "*.png", "/a/.dvcignore: only the .dvcignore beside dvc.yaml counts"),
     ("0.png", "text", "/0.png: next to the folders of the classes; move it into one"),
     ("c.orig/0.png", "text", "/c.orig: a folder that .dvcignore hides, by a line without / at"),
@@ -265,7 +284,7 @@ FAULTS = [
 def test_a_fault_of_a_folder_is_one_line(letters: None, name: str, content: str, line: str):
     Path(".dvcignore").write_text("*.orig\n")
     path = ROOT / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     if name.endswith("/"):
         path.mkdir()
     elif content.startswith("-> "):

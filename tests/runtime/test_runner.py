@@ -313,6 +313,14 @@ def test_code_that_dvcignore_hides_is_refused(reproduced: Project, pattern: str)
     )
 
 
+@pytest.mark.parametrize("folder", ["code", "data"])
+def test_rules_beside_an_input_are_refused(inputs: Inputs, folder: str):
+    """DVC heeds a .dvcignore in any folder."""
+    Path(folder, ".dvcignore").write_text("*\n")
+    with pytest.raises(UserError, match=rf"^{folder}/\.dvcignore: only the \.dvcignore beside"):
+        Inputs("one")
+
+
 IMPORTED = """
 from stages.runtime.errors import run_command
 from stages.runtime.inputs import Inputs
