@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -76,9 +77,10 @@ class Outputs:
         for path in self._temporary:
             if path.is_dir():
                 raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        for path, temporary in self._temporary.items():
-            with _naming(path):
-                temporary.replace(path)
+        with _uninterrupted():
+            for path, temporary in self._temporary.items():
+                with _naming(path):
+                    temporary.replace(path)
         for function in self._afterwards:
             function()
 
@@ -86,6 +88,27 @@ class Outputs:
         """Remove what has no name yet."""
         for temporary in self._temporary.values():
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let signals that end the process take effect after the block.
+
+    Their handlers are replaced, since a signal mask holds for one thread only: the system would hand
+    the signal to another one, and Python call its handler in this one.
+    """
+    received: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: received.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for caught in received:
+            signal.raise_signal(caught)
 
 
 @contextmanager

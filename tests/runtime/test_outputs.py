@@ -1,6 +1,8 @@
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +134,28 @@ def test_an_error_while_publishing_names_the_output(tmp_path: Path):
         outputs.write_bytes(path, b"new")
         next(tmp_path.glob(".file.*.tmp")).unlink()
     assert caught.value.filename == str(path)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_while_publishing_takes_effect_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    """The first outputs were new, and the others were removed."""
+    number, rename = signal.Signals[name], Path.replace
+
+    def rename_and_signal(temporary: Path, path: Path) -> None:
+        rename(temporary, path)
+        # As from outside: the system may hand it to any thread.
+        sender = threading.Thread(target=os.kill, args=(os.getpid(), number))
+        sender.start()
+        sender.join()
+
+    monkeypatch.setattr(Path, "replace", rename_and_signal)
+    before = signal.signal(number, lambda number, _: sys.exit(128 + number))
+    try:
+        with pytest.raises(SystemExit, match=str(128 + number)), all_or_none() as outputs:
+            outputs.write_bytes(tmp_path / "a", b"new")
+            outputs.write_bytes(tmp_path / "b", b"new")
+    finally:
+        signal.signal(number, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
