@@ -39,7 +39,8 @@ class Inputs:
         """Read the stage's definition in dvc.yaml, and take the digests.
 
         Raises:
-            UserError: dvc.yaml or params.yaml is missing or not YAML, or has no such stage.
+            UserError: dvc.yaml or params.yaml is missing or not YAML, or has no such stage; or a folder
+                of outputs is a link that leads out of the project.
         """
         self._stage = stage
         definition = lookup(read_yaml(PIPELINE), f"stages.{stage}")
@@ -49,6 +50,9 @@ class Inputs:
         self._mapped: set[str] = set()
         self.params = read_yaml(PARAMS)
         self._deps = [Path(fill_in(dep, self.params)) for dep in definition.get("deps", [])]
+        for kind in ("outs", "metrics", "plots"):
+            for out in definition.get(kind, []):
+                _check_place(Path(out if isinstance(out, str) else next(iter(out))).parent)
         self._keys = [fill_in(key, self.params) for key in definition.get("params", [])]
         self.fingerprint = self._digests(self.params)
 
@@ -166,6 +170,16 @@ class Inputs:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 self._known[path] = status, digest
         return digest
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder of outputs that is a link to another disk: DVC would fail after the training."""
+    place = folder.resolve()
+    if not place.is_relative_to(Path.cwd()):
+        raise UserError(
+            f"{folder}: leads to {place}, but DVC's outputs must be inside of the project; replace the "
+            "link by a folder, and keep large files there by `dvc cache dir --local <folder>`"
+        )
 
 
 def _strangers() -> Iterator[str]:

@@ -313,6 +313,25 @@ def test_code_that_dvcignore_hides_is_refused(reproduced: Project, pattern: str)
     )
 
 
+@pytest.mark.parametrize(
+    "out", ["outs: [far/deep/out]", "metrics: [out, {far/out: {cache: false}}]", "plots: [far/out]"]
+)
+def test_a_folder_of_outputs_on_another_disk_is_refused(
+    inputs: Inputs, tmp_path_factory: pytest.TempPathFactory, out: str
+):
+    """DVC failed after the training, and the checkpoint was gone."""
+    Path("dvc.yaml").write_text(f"{PIPELINE}    {out}\n")
+    Path("inside").mkdir()
+    Path("far").symlink_to("inside")  # to which DVC follows
+    Inputs("one")
+    Path("far").unlink()
+    Path("far").symlink_to(tmp_path_factory.mktemp("disk"))
+    with pytest.raises(
+        UserError, match=r"^far(/deep)?: leads to /.*disk.*, but DVC's outputs must "
+    ):
+        Inputs("one")
+
+
 @pytest.mark.parametrize("folder", ["code", "data"])
 def test_rules_beside_an_input_are_refused(inputs: Inputs, folder: str):
     """DVC heeds a .dvcignore in any folder."""
