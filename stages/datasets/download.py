@@ -75,9 +75,9 @@ def _download(url: str, target: str, files: pooch.Pooch) -> None:
 
 def _shown(source: str) -> str:
     """Return a source without a name, password or query."""
-    if ":/" in source:
+    if re.search("^//|:/", source):
         return without_secrets("".join(source.split()))
-    return re.sub("^[^/]*:[^/]*@", "…@", source)  # a URL without its https://
+    return re.sub("^.*:.*@", "…@", source)  # a URL without its https://
 
 
 def _reason(error: Exception) -> str:

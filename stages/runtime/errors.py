@@ -24,7 +24,7 @@ def printable(text: object) -> str:
 
 def without_secrets(text: str) -> str:
     """Return a text without the user names, passwords and queries of its URLs."""
-    return re.sub(r"\b([\w+.-]+:/+)(\S+)", lambda url: url[1] + _bare(url[2]), text)
+    return re.sub(r"(\b[\w+.-]+:/+|\B//+)(\S+)", lambda url: url[1] + _bare(url[2]), text)
 
 
 def _bare(url: str) -> str:

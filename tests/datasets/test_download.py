@@ -254,6 +254,9 @@ def test_a_password_is_sent_but_no_secret_of_a_url_is_shown(
         "https://bob:sec?re@t@HOST/": "https://… (",
         "https://bob:sec\nret@HOST": "https://HOST/mnist (",
         "bob:secret@HOST/a": "…@HOST/a/mnist (no such file)",
+        "bob:sec/ret@HOST/a": "…@HOST/a/mnist (no such file)",
+        "//bob:secret@HOST/a": "//HOST/a/mnist (no such file)",
+        "//HOST/a?token=secret": "//HOST/a?… (no such file)",
         "http://bob:secret@HOST": "http://HOST/mnist (only https and local folders are allowed)",
         "file:///bob": "file:///bob/mnist (only https and local folders are allowed)",
     }.items():

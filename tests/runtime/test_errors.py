@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from stages.runtime.errors import without_secrets
 from tests.project import ROOT
 
 FAILURE = """
@@ -29,3 +32,16 @@ def test_a_process_reports_its_error_whole(tmp_path: Path):
             content = json.loads(start + file.readall())
         assert process.wait(timeout=60) == 1
     assert content["message"]["message"] == "UserError: " + "long " * 50_000
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("'https://bob:secret@host/a?token=secret'", "'https://host/a?…"),
+        ("'//bob:secret@host/a'", "'//host/a'"),
+        ("at //host/a?token=secret", "at //host/a?…"),
+        ("data/a//b@c?.png: no such file", "data/a//b@c?.png: no such file"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(text: str, shown: str):
+    assert without_secrets(text) == shown
