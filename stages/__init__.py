@@ -18,9 +18,12 @@ from types import CodeType
 # A numpy.py in the clone must not take the place of NumPy.
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 sys.path.sort(key=lambda place: os.path.abspath(place) == _ROOT)  # noqa: PTH100
+# Inherited settings that can stop a stage: TQDM_MININTERVAL=abc, TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1.
+_REMOVED: tuple[str, ...] = ("TQDM_", "TORCH_FORCE_")
 if sys.flags.ignore_environment:  # for the processes that this one starts, too
-    for _name in [name for name in os.environ if name.startswith("PYTHON")]:
-        del os.environ[_name]
+    _REMOVED += ("PYTHON",)
+for _name in [name for name in os.environ if name.startswith(_REMOVED)]:
+    del os.environ[_name]
 
 SOURCES: dict[str, str] = {}  # of each imported module of ours: its path, and its source's SHA-256
 

@@ -451,6 +451,31 @@ def test_a_signal_after_the_end_of_a_stage_ends_it_without_a_traceback(
             signal.signal(number, handler)
 
 
+LIBRARIES = """
+import io
+import stages
+import torch
+from tqdm import tqdm
+torch.save({}, file := io.BytesIO())
+file.seek(0)
+print(torch.load(file), list(tqdm([1], disable=None)))
+"""
+
+
+def test_no_inherited_setting_of_a_library_stops_a_stage():
+    """Each of these ended in a traceback."""
+    settings = {
+        "TQDM_MININTERVAL": "abc",
+        "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
+        "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",
+    }
+    command, environment = [sys.executable, "-c", LIBRARIES], os.environ | settings
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.stderr) == ("{} [1]\n", "")
+
+
 def test_nothing_inherited_reaches_a_stage(committed: Project):
     """Each of these ended in a traceback, after DVC had removed the outputs."""
     for name in ("numpy.py", "random.py"):
