@@ -37,7 +37,7 @@ def write_images(folder: Path, dataset: str) -> None:
         with all_or_none() as outputs:
             save_split(outputs, path, images, labels, about)
         # The header of the IDX format: 2,048 + the number of axes, then their lengths.
-        header = struct.pack(">4I", 2051, *images.shape)
+        header = struct.pack(">4I", 2051, len(images), *images.shape[2:])
         (raw / f"{IDX_NAMES[split]}-images-idx3-ubyte").write_bytes(header + images.tobytes())
         header = struct.pack(">2I", 2049, *labels.shape)
         (raw / f"{IDX_NAMES[split]}-labels-idx1-ubyte").write_bytes(

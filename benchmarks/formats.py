@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.exporting.formats import FORMATS
+from stages.networks.checkpoint import RECORD
 
 REPEATS = {1: 1000, 256: 50}
 
@@ -21,9 +22,10 @@ def main(name: str, project: str) -> None:
     lines: dict = {}
     exec(form.usage(Path(project, form.file)), lines)
     classify = lines["classify"]
+    shape = json.loads(Path(project, RECORD).read_text())["shape"]
     milliseconds = {}
     for size, repeats in REPEATS.items():
-        images = np.random.default_rng(0).random((size, 1, 28, 28), np.float32)
+        images = np.random.default_rng(0).random((size, *shape), np.float32)
         classify(images)  # the first run sets memory aside
         seconds = []
         for _ in range(repeats):

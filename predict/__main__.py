@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from predict.model import MODEL, Model
-from stages.datasets.params import Layout
-from stages.datasets.pictures import FORMATS, SUFFIXES, read_picture
-from stages.drawing.sheet import draw_sheet
+from stages.datasets.layout import read_picture
+from stages.datasets.pictures import FORMATS, SUFFIXES
+from stages.drawing.sheet import draw_sheet, to_picture
 from stages.runtime import errors
 from stages.runtime.errors import UserError, printable
 from stages.runtime.outputs import all_or_none
@@ -33,7 +33,7 @@ COLUMNS = 10
 
 class Prediction(NamedTuple):
     path: Path
-    image: np.ndarray  # the network's input, uint8 [28, 28], 255 is ink
+    image: np.ndarray  # the network's input, uint8 [C, H, W]
     probabilities: np.ndarray  # float32 [classes]
     classes: list[str]
 
@@ -94,18 +94,18 @@ def list_pictures(argument: str) -> list[Path]:
     return pictures
 
 
-def read(path: Path, layout: Layout) -> np.ndarray | UserError:
-    """Return the network's input for a picture, uint8 [28, 28], or why it cannot be read."""
+def read(path: Path, model: Model) -> np.ndarray | UserError:
+    """Return the network's input for a picture, uint8 [C, H, W], or why it cannot be read."""
     try:
         if path is not STDIN:
             if path.exists() and not path.is_file():  # to open a pipe may block
                 return UserError(f"{path}: a pipe or a device; remove it, or read it as - < FILE")
             with path.open("rb") as file:
-                return read_picture(file, layout)
+                return read_picture(file, model.layout, model.shape)
         content = sys.stdin.buffer.read(MAX_STDIN + 1)
         if len(content) > MAX_STDIN:
             return UserError(f"{path}: larger than {MAX_STDIN // 10**6} megabytes; scale it down")
-        return read_picture(io.BytesIO(content), layout)
+        return read_picture(io.BytesIO(content), model.layout, model.shape)
     except UserError as error:
         return UserError(f"{path}: {error}")
     except OSError as error:
@@ -116,7 +116,7 @@ def classify(paths: list[Path], model: Model) -> Iterator[Prediction | UserError
     """Yield a prediction or an error for each picture, in order."""
     for start in range(0, len(paths), BATCH_SIZE):
         batch = paths[start : start + BATCH_SIZE]
-        results = [read(path, model.layout) for path in batch]  # threads were not faster
+        results = [read(path, model) for path in batch]  # threads were not faster
         images = [image for image in results if isinstance(image, np.ndarray)]
         probabilities = iter(model(np.stack(images)) if images else ())
         for path, result in zip(batch, results, strict=True):
@@ -126,15 +126,15 @@ def classify(paths: list[Path], model: Model) -> Iterator[Prediction | UserError
                 yield Prediction(path, result, next(probabilities), model.classes)
 
 
-def save_sheet(predictions: list[Prediction], path: Path) -> None:
+def save_sheet(predictions: list[Prediction], layout: str, path: Path) -> None:
     if not predictions:
         raise UserError(f"{path}: no picture to show")
     captions = [
         (prediction.classes[prediction.top_two()[0]], f"{prediction.probabilities.max():.1%}")
         for prediction in predictions
     ]
-    images = [prediction.image for prediction in predictions]
-    sheet = draw_sheet(images, captions, min(COLUMNS, len(images)))
+    pictures = [to_picture(prediction.image, layout) for prediction in predictions]
+    sheet = draw_sheet(pictures, captions, min(COLUMNS, len(pictures)))
     with all_or_none() as outputs:
         outputs.write_bytes(path, sheet)
 
@@ -198,7 +198,7 @@ def main() -> None:
             shown.append(result)
     sys.stdout.flush()
     if options.show:
-        save_sheet(shown, options.show)
+        save_sheet(shown, model.layout, options.show)
     if failed:
         sys.exit(1)
 

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 
 from predict import ROOT
-from stages.datasets.layout import SIDE
-from stages.datasets.params import Layout
+from stages.datasets.layout import Shape
+from stages.datasets.params import Layout, LayoutName
 from stages.networks.pixels import to_input
 from stages.runtime.errors import UserError
 
@@ -22,8 +22,9 @@ class Model:
     """A model file of the export stage; several threads may call it at once.
 
     `classes` are the class names in the order of the probabilities, `layout` is the layout of the
-    pictures, `title` the title of the data set, `dataset` all that is known of it. The recipe is
-    `recipe`; `accuracy` was measured on `test_images` images.
+    pictures, `shape` that of their images (channels, height, width), `title` the title of the data set,
+    `dataset` all that is known of it. The recipe is `recipe`; `accuracy` was measured on `test_images`
+    images.
     """
 
     def __init__(self, path: Path = MODEL):
@@ -53,6 +54,8 @@ class Model:
             metadata = json.loads(self._session.get_modelmeta().custom_metadata_map[PROVENANCE])
             self.dataset: dict = metadata["training"]["dataset"]
             self.classes, self.layout, self.title = _parse(self.dataset)
+            channels, height, width = metadata["shape"]
+            self.shape: Shape = channels, height, width
             self.recipe = str(metadata["training"]["recipe"])
             self.accuracy = float(metadata["test"]["accuracy"])
             self.test_images = int(metadata["test"]["images"])
@@ -63,14 +66,14 @@ class Model:
             for tensor in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
         if signature != [
-            ("images", "tensor(float)", [1, SIDE, SIDE]),
+            ("images", "tensor(float)", list(self.shape)),
             ("probabilities", "tensor(float)", [len(self.classes)]),
         ]:
             raise self._foreign(signature)
-        self(np.stack([np.full((SIDE, SIDE), grey, np.uint8) for grey in (0, 255)]))
+        self(np.stack([np.full(self.shape, level, np.uint8) for level in (0, 255)]))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Return probabilities float32 [N, classes] of images uint8 [N, 28, 28], 255 is ink.
+        """Return probabilities float32 [N, classes] of images uint8 [N, *shape].
 
         Raises:
             UserError: the output is not such an array.
@@ -103,6 +106,6 @@ def _parse(dataset: dict) -> tuple[list[str], Layout, str]:
     """
     classes, layout, title = (dataset[key] for key in ("classes", "layout", "title"))
     strings = isinstance(classes, list) and all(isinstance(text, str) for text in (*classes, title))
-    if not strings or len(classes) < 2 or layout not in get_args(Layout):
+    if not strings or len(classes) < 2 or layout not in get_args(LayoutName):
         raise ValueError
     return classes, layout, title

@@ -59,11 +59,11 @@ def train(  # noqa: PLR0913, PLR0917
     """Train in a group of processes, of which the main one writes the outputs and has a checkpoint."""
     training = load_split(TRAIN, inputs)
     validation = load_split(VALIDATION, inputs, training.dataset)
-    shape, key = (1, *training.images.shape[1:]), f"recipes.{params.recipe}"
+    key = f"recipes.{params.recipe}"
     compute_deterministically()
     rng = torch.Generator().manual_seed(params.seed)
     with refusal_of(f"{key}.network"), no_global_generators(device), draw_from(rng):
-        network = build(recipe.network, shape, len(training.classes))
+        network = build(recipe.network, training.shape, len(training.classes))
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = FastMLP if fast_mlp.fits(network, recipe, device) else Loop
     with refusal_of(key), no_global_generators(device):
@@ -100,7 +100,7 @@ def train(  # noqa: PLR0913, PLR0917
         **params.model_dump() | {"device": device.type},
         "parameters": recipe.model_dump(exclude={"network"}),
     }
-    save_network(outputs, network, recipe.network, shape, record)
+    save_network(outputs, network, recipe.network, training.shape, record)
     outputs.write_json(RESULTS, epochs[-1])
     columns = [(split, name) for split in ("train", "validation") for name in NAMES]
     rows = (

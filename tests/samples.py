@@ -4,10 +4,12 @@ import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
+from stages.datasets.layout import read_picture
 from stages.networks.feed_forward import FeedForward
 from stages.runtime.config import PARAMS, check, read_yaml
 from stages.runtime.inputs import Inputs
@@ -24,7 +26,7 @@ DATASET = {
     "name": "of a test",
     "title": "Of a test",
     "classes": CLASSES,
-    "layout": "mnist",
+    "layout": "drawing",
     "sha256": "0" * 64,
 }
 TRAINING = {
@@ -59,9 +61,14 @@ def set_value(document: Any, key: str, value: object) -> None:
 
 
 def random_images(count: int) -> torch.Tensor:
-    """Return the same images each time: uint8 [count, 28, 28]."""
+    """Return the same images each time: uint8 [count, 1, 28, 28]."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=generator)
+    return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
+
+
+def read_drawing(source: BinaryIO, size: int = 28) -> np.ndarray:
+    """Read a picture in MNIST's layout, uint8 [size, size]."""
+    return read_picture(source, "drawing", (1, size, size))[0]
 
 
 class AnyInputs(Inputs):
@@ -94,13 +101,13 @@ def write(function: Callable[[Outputs], None]) -> None:
 
 
 def store(path: Path, images: torch.Tensor, labels: torch.Tensor) -> None:
-    """Store images uint8 [N, 28, 28] and labels, any int [N], as the prepare stage does."""
+    """Store images uint8 [N, C, H, W] and labels, any int [N], as the prepare stage does."""
     arrays = images.numpy(), labels.long().numpy()
     write(lambda outputs: save_split(outputs, path, *arrays, DATASET))
 
 
 def split_of(images: torch.Tensor, labels: torch.Tensor) -> Split:
-    """Return a split of images uint8 [N, 28, 28] and labels, any int [N]; no file is left."""
+    """Return a split of images uint8 [N, C, H, W] and labels, any int [N]; no file is left."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, "split.safetensors")
         store(path, images, labels)

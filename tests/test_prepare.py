@@ -34,7 +34,7 @@ def test_each_image_is_stored_in_one_split(
     stored = set()
     for path, count in ((TRAIN, 1500 - held_out), (VALIDATION, held_out), (TEST, 297)):
         arrays = safetensors.numpy.load_file(path)
-        assert (arrays["images"].shape, arrays["labels"].shape) == ((count, 28, 28), (count,))
+        assert (arrays["images"].shape, arrays["labels"].shape) == ((count, 1, 28, 28), (count,))
         assert (arrays["images"].dtype, arrays["labels"].dtype) == (np.uint8, np.int64)
         stored |= {
             (image.tobytes(), label, path == TEST)
@@ -78,13 +78,13 @@ def test_metrics_and_samples_describe_the_splits(digits_params: Path):
     for label, column in ((0, 0), (3, 9), (9, 5)):
         shown = sheet[label * 67 + 4 :, column * 44 + 4 :][:36, :36]
         image = training.images[training.labels == label][column]
-        picture = Image.fromarray(255 - image.numpy())
-        assert np.array_equal(shown, picture.resize((36, 36), Image.Resampling.NEAREST))
+        picture = Image.fromarray(255 - image.numpy()[0])
+        assert np.array_equal(shown, picture.resize((36, 36), Image.Resampling.BICUBIC))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("test_share", "0.3"), ("layout", "mnist"), ("layout", "resize"), ("skip_unreadable", "True")],
+    [("test_share", "0.3"), ("layout", "drawing"), ("size", "32"), ("skip_unreadable", "True")],
 )
 def test_a_parameter_that_does_not_apply_is_refused(digits_params: Path, key: str, value: str):
     change(digits_params, f"{key}:  ", f"{key}: {value} ")

@@ -7,7 +7,7 @@ reads the data before any stage: it waits for a pipe, and a name that is not UTF
 import re
 from pathlib import Path
 
-from stages.datasets.description import DATA, read_description
+from stages.datasets.description import DATA, FolderDescription, read_description
 from stages.datasets.folder import list_pictures
 from stages.datasets.params import PrepareParams
 from stages.exporting.params import ExportParams
@@ -31,7 +31,7 @@ def main() -> None:
     params = read_checked(PARAMS, Params)
     check_choice(params.train.recipe, params.recipes)
     check_dataset(DATA, params.prepare.dataset)
-    if not read_description(params.prepare.dataset):
+    if isinstance(read_description(params.prepare.dataset), FolderDescription):
         list_pictures(params.prepare.dataset)
 
 

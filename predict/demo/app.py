@@ -22,7 +22,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from predict.model import Model
-from stages.datasets.pictures import EmptyPictureError, PictureError, read_picture
+from stages.datasets.drawings import EmptyPictureError
+from stages.datasets.layout import read_picture
+from stages.datasets.pictures import PictureError
 from stages.runtime.errors import UserError
 
 STATIC = Path(__file__).parent / "static"
@@ -59,19 +61,19 @@ async def answer_error(request: Request, error: Exception) -> PlainTextResponse:
 
 
 def to_data_url(image: np.ndarray) -> str:
-    """Encode an image uint8 [height, width] as a PNG in a data URL."""
+    """Encode an image uint8 [C, H, W] as a PNG in a data URL."""
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def create_app(model: Model, samples: Sequence[tuple[int, np.ndarray]] = ()) -> Starlette:
-    """Return the application; `samples` are labels and images uint8 [28, 28] for the page."""
+    """Return the application; `samples` are labels and images uint8 [C, H, W] for the page."""
     readers = anyio.CapacityLimiter(MAX_READERS)
 
     def classify(picture: bytes) -> dict[str, object]:
         try:
-            image = read_picture(BytesIO(picture), model.layout)
+            image = read_picture(BytesIO(picture), model.layout, model.shape)
         except EmptyPictureError:  # an empty canvas is not an error
             return {"class": None, "probabilities": None, "seen": None}
         [probabilities] = model(image[None])
@@ -91,6 +93,7 @@ def create_app(model: Model, samples: Sequence[tuple[int, np.ndarray]] = ()) -> 
                 "title": model.title,
                 "classes": model.classes,
                 "layout": model.layout,
+                "shape": model.shape,
                 "recipe": model.recipe,
                 "accuracy": model.accuracy,
                 "test_images": model.test_images,

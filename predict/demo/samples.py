@@ -11,7 +11,7 @@ MAX_SAMPLES = 10
 
 
 def load_samples(path: Path, dataset: dict) -> list[tuple[int, np.ndarray]]:
-    """Return the labels and images uint8 [28, 28] of the first test image of each of ten classes.
+    """Return the labels and images uint8 [C, H, W] of the first test image of each of ten classes.
 
     None, if the file is missing, damaged, or not of this `dataset`: the demo works without them.
     """

@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stages.datasets import digits, folder, idx
-from stages.datasets.description import DATA, NAME, read_description
-from stages.datasets.params import PrepareParams
+from stages.datasets.description import DATA, NAME, FolderDescription, read_description
+from stages.datasets.drawings import MNIST
+from stages.datasets.layout import Shape
+from stages.datasets.look import Look, choose, look
+from stages.datasets.params import Layout, PrepareParams
 from stages.runtime.config import PARAMS
 from stages.runtime.errors import UserError, printable
 from stages.runtime.inputs import Inputs
@@ -18,9 +21,9 @@ MAX_WARNINGS = 5
 
 @dataclass
 class Dataset:
-    """N labelled images, 0 is background."""
+    """N labelled images."""
 
-    images: np.ndarray  # uint8 [N, 28, 28]
+    images: np.ndarray  # uint8 [N, C, H, W], C is 1 or 3
     labels: np.ndarray  # int64 [N]
     test: np.ndarray | None  # mask of the test set, bool [N]; None: not yet chosen
     about: dict  # name, title, classes, layout, …: recorded in every file made from it
@@ -48,9 +51,9 @@ def load(params: PrepareParams, inputs: Inputs) -> Dataset:
         UserError: it is missing or not valid, or a parameter does not apply to it.
     """
     description = read_description(params.dataset, inputs)
-    if description is None:
-        return load_folder(params, inputs)
-    for name in ("test_share", "layout", "skip_unreadable"):
+    if isinstance(description, FolderDescription):
+        return load_folder(params, description, inputs)
+    for name in ("test_share", "layout", "size", "skip_unreadable"):
         if getattr(params, name) is not None:
             raise UserError(
                 f"{PARAMS}: prepare.{name}: {getattr(params, name)} does not apply to "
@@ -66,13 +69,13 @@ def load(params: PrepareParams, inputs: Inputs) -> Dataset:
     return Dataset(images, labels, test, {"name": params.dataset} | texts)
 
 
-def load_folder(params: PrepareParams, inputs: Inputs) -> Dataset:
+def load_folder(params: PrepareParams, description: FolderDescription, inputs: Inputs) -> Dataset:
     """Load a folder of pictures.
 
     Raises:
         UserError: the folder or a picture in it is not valid.
     """
-    name, layout = params.dataset, params.layout or "mnist"
+    name = params.dataset
     classes, has_test, pictures = folder.list_pictures(name, inputs)
     if has_test and params.test_share is not None:
         raise UserError(
@@ -80,7 +83,8 @@ def load_folder(params: PrepareParams, inputs: Inputs) -> Dataset:
             "folder test/; set it to null"
         )
     paths = [picture.path for picture in pictures]
-    images, problems = folder.read_pictures(paths, layout, inputs)
+    layout, shape = choose_layout(params, description, paths, inputs)
+    images, problems = folder.read_pictures(paths, layout, shape, inputs)
     lines = [f"{printable(pictures[index].path)}: {problems[index]}" for index in problems]
     if problems and not params.skip_unreadable:
         more = f" (and {len(lines) - 1:,} more)" if len(lines) > 1 else ""
@@ -98,10 +102,31 @@ def load_folder(params: PrepareParams, inputs: Inputs) -> Dataset:
                 f"{DATA / name}: no readable picture of the class {classes[min(empty)]} in {split}/; "
                 "add some"
             )
-    about = {"name": name, "title": name, "classes": classes, "layout": layout}
+    texts = description.model_dump(
+        include={"title", "licence", "source", "cite"}, exclude_none=True
+    )
+    about = {"name": name, "title": name, "classes": classes, "layout": layout} | texts
     dataset = Dataset(images, labels, test if has_test else None, about, len(problems))
     _check_repeated(dataset, [picture.path for picture in pictures])
     return dataset
+
+
+def choose_layout(
+    params: PrepareParams, description: FolderDescription, paths: list[str], inputs: Inputs
+) -> tuple[Layout, Shape]:
+    """Return how the pictures are laid out: as params.yaml says, or dataset.yaml, or a look at them."""
+    layout = params.layout or description.layout
+    size = params.size or description.size
+    if layout is None or (layout == "photo" and size is None):
+        looks = [found for found in folder.read_all(paths, look, inputs, "a look at all pictures")]
+        found, sides, drawings = choose([one for one in looks if isinstance(one, Look)])
+        layout, size = layout or found, size or sides
+        print(
+            f"layout: {layout}, size: {size} ({drawings:,} of {len(looks):,} pictures look like "
+            "drawings in one colour); set prepare.layout and prepare.size to choose others"
+        )
+    size = size or MNIST
+    return layout, (1 if layout == "drawing" else 3, size, size)
 
 
 def _check_repeated(dataset: Dataset, paths: list[str]) -> None:

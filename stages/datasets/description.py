@@ -1,4 +1,4 @@
-"""data/NAME/dataset.yaml describes a published set of images and its sources."""
+"""data/NAME/dataset.yaml describes a set of images, and where a published one comes from."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from stages.datasets.params import Layout
+from stages.datasets.params import Layout, Size
 from stages.runtime.config import Section, check, parse_yaml
 from stages.runtime.inputs import Inputs
 
@@ -32,9 +32,22 @@ def _printable(name: str) -> str:
 ClassName = Annotated[Text, AfterValidator(_printable)]
 
 
+class FolderDescription(Section):
+    """Of pictures in a folder for each class: all that its owner wants to say."""
+
+    title: Text | None = None
+    layout: Layout | None = None
+    size: Size | None = None
+    licence: Text | None = None
+    source: Text | None = None
+    cite: Text | None = None
+
+
 class Description(Section):
-    title: Text
+    """Of a published set."""
+
     kind: Literal["idx", "digits"]  # MNIST's four files, or scikit-learn's embedded digits
+    title: Text
     classes: Annotated[list[ClassName], Field(min_length=2, max_length=MAX_CLASSES)]
     layout: Layout
     urls: list[Annotated[str, Field(pattern="^https://")]] = Field(default=[])
@@ -54,16 +67,18 @@ class Description(Section):
         return self
 
 
-def read_description(name: str, inputs: Inputs | None = None) -> Description | None:
+def read_description(name: str, inputs: Inputs | None = None) -> Description | FolderDescription:
     """Return the description in data/NAME/dataset.yaml, which may be one of a stage's `inputs`.
 
-    Returns None if there is no such file.
+    A folder of pictures needs none: its description has no `kind`, and may be empty.
 
     Raises:
         UserError: it is not valid.
     """
     path = DATA / name / NAME
     if not path.exists():
-        return None
-    content = inputs.read(path) if inputs else path.read_bytes()
-    return check(path, "", parse_yaml(path, content), Description)
+        return FolderDescription()
+    content = parse_yaml(path, inputs.read(path) if inputs else path.read_bytes())
+    if isinstance(content, dict) and "kind" in content:
+        return check(path, "", content, Description)
+    return check(path, "", content, FolderDescription)

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from stages.datasets.layout import to_mnist_form
+from stages.datasets.drawings import to_mnist_form
 
 TEST_SIZE = 297  # leaves 1,500 for training
 
 
 def load(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images uint8 [1797, 28, 28], labels int64 [1797], and a mask of the test set, bool [1797].
+    """Return images uint8 [1797, 1, 28, 28], labels int64 [1797], and the test set's mask, bool [1797].
 
     0 is paper, 255 is ink. The set has no official split: `seed` chooses the 297 images of the test
     set, stratified by label.
@@ -25,4 +25,4 @@ def load(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         np.arange(len(labels)), test_size=TEST_SIZE, random_state=seed, stratify=labels
     )
     test[chosen] = True
-    return images, labels, test
+    return images[:, None], labels, test

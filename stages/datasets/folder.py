@@ -16,26 +16,27 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from stages.datasets.description import DATA, MAX_CLASSES
-from stages.datasets.layout import SIDE
+from stages.datasets.layout import Shape, read_picture
 from stages.datasets.params import Layout
 from stages.datasets.pictures import (
     SUFFIXES,
     NoMemoryError,
     PictureError,
     check_size,
-    read_picture,
 )
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs, ignored, refuse_rules
 from stages.runtime.outputs import scratch_array
 from stages.runtime.processes import end_with_parent, usable_cores
 from stages.runtime.splits import TRAIN
+
+Result = TypeVar("Result")
 
 SPLITS = ("train", "test")
 CHUNK = 64  # pictures that a process reads before it returns them
@@ -193,9 +194,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def read_pictures(
-    paths: list[str], layout: Layout, inputs: Inputs
+    paths: list[str], layout: Layout, shape: Shape, inputs: Inputs
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Read and lay out pictures on all cores: uint8 [N, 28, 28], mapped into a file.
+    """Read and lay out pictures: uint8 [N, C, H, W], mapped into a file; C is 1 if all are grey.
 
     N counts the readable ones, in the order of `paths`. Also returns the reason for each unreadable
     one, by its index in `paths`.
@@ -203,30 +204,49 @@ def read_pictures(
     Raises:
         UserError: memory ran out, which is no fault of a picture, or one has changed.
     """
-    images = scratch_array((len(paths), SIDE, SIDE), TRAIN.parent)
+    images = scratch_array((len(paths), *shape), TRAIN.parent)
     problems: dict[int, str] = {}
-    index = 0
+    grey, read = True, partial(read_picture, layout=layout, shape=shape)
+    for index, result in enumerate(read_all(paths, read, inputs, "pictures")):
+        if isinstance(result, str):
+            problems[index] = result
+        else:
+            images[index - len(problems)] = result
+            grey = grey and bool((result == result[0]).all())
+    images = images[: len(paths) - len(problems)]
+    if not grey or shape[0] == 1:
+        return images, problems
+    of_one = scratch_array((len(images), 1, *shape[1:]), TRAIN.parent)
+    of_one[:] = images[:, :1]
+    return of_one, problems
+
+
+def read_all(
+    paths: list[str], read: Callable[[BinaryIO], Result], inputs: Inputs, title: str
+) -> Iterator[Result | str]:
+    """Yield what `read` returns of each picture, or why it cannot be read, on all cores.
+
+    Raises:
+        UserError: memory ran out, which is no fault of a picture, or one has changed.
+    """
+    number = 0
     with _readers(len(paths)) as map_all:
-        results = map_all(partial(_read, layout=layout), paths)
+        results = map_all(partial(_read, read=read), paths)
         try:
-            for digest, result in tqdm(results, desc="pictures", total=len(paths), disable=None):
+            for digest, result in tqdm(results, desc=title, total=len(paths), disable=None):
                 if digest:
-                    inputs.compare(paths[index], digest)
-                if isinstance(result, str):
-                    problems[index] = result
-                else:
-                    images[index - len(problems)] = result
-                index += 1
+                    inputs.compare(paths[number], digest)
+                yield result
+                number += 1
         except BrokenProcessPool:
             raise UserError(
-                f"{paths[index]}: the system killed the process that read this picture, or one after "
+                f"{paths[number]}: the system killed the process that read this picture, or one after "
                 f"it, as it does if memory runs out; {ADVICE}"
             ) from None
-    return images[: len(paths) - len(problems)], problems
 
 
-def _read(path: str, layout: Layout) -> tuple[str | None, np.ndarray | str]:
-    """Return the SHA-256 of a file, and its picture, uint8 [28, 28], or why it cannot be read.
+def _read(path: str, read: Callable[[BinaryIO], Result]) -> tuple[str | None, Result | str]:
+    """Return the SHA-256 of a file, and what `read` returns of its picture, or why it cannot be read.
 
     A file that cannot be read, or is too large, has no SHA-256.
     """
@@ -236,7 +256,7 @@ def _read(path: str, layout: Layout) -> tuple[str | None, np.ndarray | str]:
             check_size(file)
             content = file.read()
         digest = hashlib.sha256(content).hexdigest()
-        return digest, read_picture(io.BytesIO(content), layout)
+        return digest, read(io.BytesIO(content))
     except NoMemoryError as error:
         raise UserError(f"{path}: {error}; {ADVICE}") from None
     except PictureError as error:

@@ -30,7 +30,7 @@ class NoSourceError(UserError):
 
 
 def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return images uint8 [N, 28, 28], labels int64 [N], and a mask of the test set, bool [N].
+    """Return images uint8 [N, 1, 28, 28], labels int64 [N], and a mask of the test set, bool [N].
 
     0 is paper, 255 is ink.
 
@@ -55,7 +55,7 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
             f"data/{name}/dataset.yaml: its files are not in MNIST's form "
             f"({type(error).__name__}: {error})"
         ) from None
-    return images, labels, test
+    return images[:, None], labels, test
 
 
 def read_verified(path: Path, description: Description) -> bytes:
@@ -108,7 +108,7 @@ def fetch_files(name: str, description: Description) -> list[Path]:
 def main() -> None:
     name = section(read_yaml(PARAMS), "prepare", PrepareParams).dataset
     description = read_description(name)
-    if description and description.kind == "idx":
+    if isinstance(description, Description) and description.kind == "idx":
         fetch_files(name, description)
         print(f"{name}: the four files are in {CACHE / name}, verified.")
     else:

@@ -1,30 +1,43 @@
-"""The layout of MNIST's digits."""
+"""How a picture becomes an image of the data set: as a drawing, or as a photograph."""
+
+from functools import partial
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
-SIDE = 28  # pixels: laid out images are squares
+from stages.datasets.drawings import to_drawing
+from stages.datasets.params import Layout
+from stages.datasets.pictures import average, read_pixels
+
+SIDE = 256  # pixels: larger drawings are averaged down to it, which also removes noise
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, ITU-R BT.601
+
+Shape = tuple[int, int, int]  # of an image: 1 or 3 channels, height, width
 
 
-def to_mnist_form(image: np.ndarray) -> np.ndarray:
-    """Lay out one digit, uint8 [height, width] with some ink (> 0), as MNIST does: uint8 [28, 28].
+def read_picture(source: BinaryIO, layout: Layout, shape: Shape) -> np.ndarray:
+    """Read a picture of any size and colour, and lay it out: uint8 of `shape`.
 
-    "The original black and white (bilevel) images from NIST were size normalized to fit in a 20x20
-    pixel box while preserving their aspect ratio. […] the images were centered in a 28x28 image by
-    computing the center of mass of the pixels, and translating the image so as to position this
-    point at the center of the 28x28 field." — LeCun, Cortes, Burges, "The MNIST database"
+    A drawing is grey, 0 is paper: `drawings.to_drawing`. A photograph is scaled to the square as it is,
+    whole: nothing is cut off, added or inverted.
+
+    Raises:
+        EmptyPictureError: there is nothing on a drawing.
+        NoMemoryError: there is not enough memory.
+        PictureError: not a picture that can be read, damaged, or too large.
+        OSError: the file cannot be read.
     """
-    rows, columns = np.flatnonzero(image.any(axis=1)), np.flatnonzero(image.any(axis=0))
-    digit = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    scale = 20 / max(digit.shape)
-    height, width = (max(1, round(size * scale)) for size in digit.shape)
-    box = np.asarray(Image.fromarray(digit).resize((width, height), Image.Resampling.BICUBIC))
-    ink = box.sum()
-    centre_row = (box.sum(axis=1) * np.arange(height)).sum() / ink
-    centre_column = (box.sum(axis=0) * np.arange(width)).sum() / ink
-    # In the official files the centre of mass is at index 14.0 ± 0.5 of both axes.
-    top = np.clip(round(14 - centre_row), 0, 28 - height)
-    left = np.clip(round(14 - centre_column), 0, 28 - width)
-    field = np.zeros((28, 28), dtype=np.uint8)
-    field[top : top + height, left : left + width] = box
-    return field
+    channels, size, _ = shape
+    if layout == "drawing":
+        pixels = read_pixels(source, SIDE, partial(average, side=SIDE))
+        return to_drawing(pixels, size)[None]
+
+    def squeeze(image: Image.Image) -> Image.Image:
+        return image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
+
+    pixels = read_pixels(source, size, squeeze)
+    if channels == 1 and pixels.shape[2] == 3:
+        pixels = (pixels @ LUMA)[..., None]
+    levels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return np.broadcast_to(levels.transpose(2, 0, 1), shape)

@@ -3,12 +3,24 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from stages.runtime.config import Section, Seed
 
-Layout = Literal["mnist", "resize"]
+RENAMED = {"mnist": "drawing", "resize": "photo"}
+
+
+def _new_name(value: object) -> object:
+    if new := RENAMED.get(value if isinstance(value, str) else ""):
+        raise PydanticCustomError("renamed", "Use its new name: {new}", {"new": new})
+    return value
+
+
+# How a picture becomes an image: layout.py.
+LayoutName = Literal["drawing", "photo"]
+Layout = Annotated[LayoutName, BeforeValidator(_new_name)]
+Size = Annotated[int, Field(ge=8, le=256)]  # pixels of an image's sides
 
 
 def _amount(value: object) -> object:
@@ -46,4 +58,5 @@ class PrepareParams(Section):
     seed: Seed
     test_share: Amount | None
     layout: Layout | None
+    size: Size | None
     skip_unreadable: bool | None

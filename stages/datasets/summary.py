@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from stages.datasets.dataset import Dataset
-from stages.drawing.sheet import draw_sheet
+from stages.drawing.sheet import draw_sheet, to_picture
 
 MAX_ROWS = 30  # classes on the sheet
 COLUMNS = 10
@@ -45,11 +46,12 @@ def draw_samples(dataset: Dataset, indices: np.ndarray) -> bytes:
 
     Of more than 30 classes it shows the first 30.
     """
-    images, captions = [], []
+    pictures: list[Image.Image | None] = []
+    captions: list[tuple[str]] = []
+    layout = dataset.about["layout"]
     for label, name in enumerate(dataset.about["classes"][:MAX_ROWS]):
         of_class = indices[dataset.labels[indices] == label][:COLUMNS]
-        row = [dataset.images[index] for index in of_class]
-        row += [np.zeros((28, 28), np.uint8)] * (COLUMNS - len(row))
-        images += row
+        pictures += [to_picture(dataset.images[index], layout) for index in of_class]
+        pictures += [None] * (COLUMNS - len(of_class))
         captions += [(name,)] + [("",)] * (COLUMNS - 1)
-    return draw_sheet(images, captions, COLUMNS, SIDE, span=COLUMNS)
+    return draw_sheet(pictures, captions, COLUMNS, SIDE, span=COLUMNS)

@@ -10,22 +10,29 @@ MARGIN = 4  # pixels around an image
 LINE = 15  # pixels a line of a caption
 
 
+def to_picture(image: np.ndarray, layout: str) -> Image.Image:
+    """Return an image uint8 [C, H, W] as people see it: drawings are dark on light."""
+    pixels = 255 - image if layout == "drawing" else image
+    return Image.fromarray(pixels[0] if len(image) == 1 else pixels.transpose(1, 2, 0))
+
+
 def draw_sheet(
-    images: Sequence[np.ndarray],
+    pictures: Sequence[Image.Image | None],
     captions: Sequence[Sequence[str]],
     columns: int,
     side: int = 84,
     span: int = 1,
 ) -> bytes:
-    """Return a PNG of images uint8 [28, 28], dark on light, in rows, each over its caption's lines.
+    """Return a PNG of pictures in rows, each over its caption's lines.
 
-    An image is drawn `side` pixels wide and high, and a line of a caption ends after `span` columns.
-    Without images, the sheet says "none".
+    A picture is drawn `side` pixels wide and high, None as an empty frame. A line of a caption ends
+    after `span` columns. Without pictures, the sheet says "none".
     """
     lines = max(map(len, captions), default=1)
     width, height = side + 2 * MARGIN, side + 4 * MARGIN + lines * LINE
-    rows = max(1, -(-len(images) // columns))
-    sheet = Image.new("L", (columns * width, rows * height), 255)
+    rows = max(1, -(-len(pictures) // columns))
+    mode = "RGB" if any(one and one.mode == "RGB" for one in pictures) else "L"
+    sheet = Image.new(mode, (columns * width, rows * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
 
     def cut(line: str) -> str:
@@ -36,15 +43,17 @@ def draw_sheet(
             line = line[:-1]
         return f"{line}…"
 
-    if not len(images):
-        draw.text((MARGIN, MARGIN), "none", fill=0, font=font)
-    for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    if not pictures:
+        draw.text((MARGIN, MARGIN), "none", fill="black", font=font)
+    for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left, top = place % columns * width + MARGIN, place // columns * height + MARGIN
-        ink = Image.fromarray(255 - image).resize((side, side), Image.Resampling.NEAREST)
-        sheet.paste(ink, (left, top))
-        draw.rectangle((left - 1, top - 1, left + side, top + side), outline=200)
+        if picture:
+            whole = side % picture.width == 0  # then its pixels stay visible
+            kind = Image.Resampling.NEAREST if whole else Image.Resampling.BICUBIC
+            sheet.paste(picture.resize((side, side), kind), (left, top))
+        draw.rectangle((left - 1, top - 1, left + side, top + side), outline="silver")
         text = "\n".join(map(cut, caption))
-        draw.text((left, top + side + 2), text, fill=0, font=font, spacing=1)
+        draw.text((left, top + side + 2), text, fill="black", font=font, spacing=1)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

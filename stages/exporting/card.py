@@ -10,12 +10,12 @@ from stages.metrics.scores import Scores
 
 EXAMPLE = """
 import numpy
-images = numpy.zeros((3, 1, 28, 28), "float32")  # three empty images
+images = numpy.zeros((3, {shape}), "float32")  # three empty images
 print(classify(images).argmax(axis=1))"""
 SOURCES = {"source": "From", "licence": "Licence", "cite": "To be cited as"}
 LAYOUTS = {
-    "mnist": "light ink on black, scaled into 20 by 20 pixels, centred by its mass in 28 by 28.",
-    "resize": "grey, scaled to 28 by 28 pixels, on a dark background.",
+    "drawing": "light ink on black, scaled to 20/28 of the sides, centred by its mass.",
+    "photo": "the whole picture, scaled to the square, its colours as they are.",
 }
 
 
@@ -43,16 +43,18 @@ def render(provenance: dict, scores: Scores, sizes: list[dict], params: ExportPa
         f"| `{form.file.name}` | {form.description} | {size['bytes']:,} |"
         for form, size in zip(FORMATS, sizes, strict=True)
     )
+    shape = ", ".join(map(str, provenance["shape"]))
+    example = EXAMPLE.format(shape=shape)
     usage = "\n\n".join(
-        f"`{form.file.name}`:\n\n```python\n{form.usage(form.file)}\n{EXAMPLE}\n```"
+        f"`{form.file.name}`:\n\n```python\n{form.usage(form.file)}\n{example}\n```"
         for form in FORMATS
     )
     return f"""# A classifier of images: {dataset["title"]}
 
 The export stage wrote this card from its measurements; `dvc repro` updates it.
 
-A {kind} network that takes images float32 [N, 1, 28, 28] in [0, 1] (0 is background) and gives the
-probabilities float32 [N, {len(classes)}] of {len(classes)} classes, in this order:
+A {kind} network that takes images float32 [N, {shape}] in [0, 1] (channels, height, width) and gives
+the probabilities float32 [N, {len(classes)}] of {len(classes)} classes, in this order:
 
 ```json
 {json.dumps(classes, ensure_ascii=False)}

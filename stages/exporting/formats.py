@@ -1,6 +1,6 @@
 """The table of export formats: what each is, how it is written, how it runs.
 
-Each takes images float32 [N, 1, 28, 28] in [0, 1], any N, and gives probabilities float32 [N, classes].
+Each takes images float32 [N, C, H, W] in [0, 1], any N, and gives probabilities float32 [N, classes].
 """
 
 import json

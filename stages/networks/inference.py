@@ -12,7 +12,7 @@ from stages.runtime.errors import UserError
 def predict_batches(
     network: nn.Module, images: Tensor, batch_size: int, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Return the network's logits, float32 [N, classes] on the CPU, for images uint8 [N, 28, 28].
+    """Return the network's logits, float32 [N, classes] on the CPU, for images uint8 [N, C, H, W].
 
     The network is used in eval mode, on `device`; one batch at a time becomes float and goes there.
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from stages.drawing.sheet import draw_sheet
+from stages.drawing.sheet import draw_sheet, to_picture
 from stages.runtime.splits import Split
 
 COLUMNS = 4
@@ -26,5 +26,6 @@ def gallery(split: Split, logits: torch.Tensor) -> bytes:
         )
         for index in worst.tolist()
     ]
-    images = split.take(worst)[0].numpy()
-    return draw_sheet(list(images), captions, COLUMNS)
+    layout = split.dataset["layout"]
+    pictures = [to_picture(image, layout) for image in split.take(worst)[0].numpy()]
+    return draw_sheet(pictures, captions, COLUMNS)

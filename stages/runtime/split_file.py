@@ -30,7 +30,7 @@ def save_split(  # noqa: PLR0913, PLR0917
     dataset: dict,
     indices: np.ndarray | None = None,
 ) -> None:
-    """Store images uint8 [N, 28, 28] and labels int64 [N], or those of them at `indices`, int64 [n].
+    """Store images uint8 [N, C, H, W] and labels int64 [N], or those of them at `indices`, int64 [n].
 
     `dataset` describes them: the names of its `classes`, and the texts of the model card. It is in the
     file's metadata, with the SHA-256 of the file in which these 64 letters are zeros.
@@ -60,7 +60,7 @@ def checksum(*arrays: np.ndarray) -> str:
 
 
 def parse_split(content: mmap.mmap) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Return images uint8 [N, 28, 28], labels int64 [N] and the data set in the content of a file.
+    """Return images uint8 [N, C, H, W], labels int64 [N] and the data set in the content of a file.
 
     The form is that of safetensors. The arrays are views of the content.
 

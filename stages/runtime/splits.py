@@ -24,7 +24,7 @@ __all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "checksum", "load_split", "sa
 class Split:
     """N labelled images. They stay in their file, which is mapped, until they are indexed."""
 
-    images: torch.Tensor  # uint8 [N, 28, 28], 0 is background
+    images: torch.Tensor  # uint8 [N, C, H, W]: channels (1 or 3), height, width
     labels: torch.Tensor  # int64 [N]
     dataset: dict  # as given to `save_split`
 
@@ -32,12 +32,18 @@ class Split:
         return len(self.labels)
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of an image: channels, height, width."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of their labels."""
         return self.dataset["classes"]
 
     def take(self, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images uint8 [n, 28, 28] and labels int64 [n] at `indices`, int64 [n]."""
+        """Return the images uint8 [n, C, H, W] and labels int64 [n] at `indices`, int64 [n]."""
         return self.images[indices], self.labels[indices]
 
 

@@ -12,7 +12,9 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from stages.datasets.pictures import PictureError, read_picture
+from stages.datasets.layout import read_picture
+from stages.datasets.pictures import PictureError
+from tests.samples import SHAPE
 
 MODES = {
     "PNG": ("L", "RGB", "RGBA", "P", "1", "I;16", "LA"),
@@ -125,14 +127,14 @@ def main() -> None:
     counts: Counter[str] = Counter()
     for number in range(count):
         content = picture(rng)
-        for layout in ("mnist", "resize"):
+        for layout in ("drawing", "photo"):
             try:
-                image = read_picture(io.BytesIO(content), layout)
+                image = read_picture(io.BytesIO(content), layout, SHAPE)
             except PictureError as error:
                 assert str(error).isprintable(), number
                 counts[str(error).partition("(")[0].strip()] += 1
             else:
-                assert (image.shape, image.dtype) == ((28, 28), np.uint8), number
+                assert (image.shape, image.dtype) == (SHAPE, np.uint8), number
                 counts["read"] += 1
     for result, times in counts.most_common():
         print(f"{times:6} {result}")

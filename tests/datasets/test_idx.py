@@ -29,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 @needs_mnist
 def test_load_returns_the_official_sets(in_empty_folder: Path):
     images, labels, test = idx.load("mnist", Description(**MNIST))
-    assert (images.shape, images.dtype, labels.dtype) == ((70_000, 28, 28), np.uint8, np.int64)
+    assert (images.shape, images.dtype, labels.dtype) == ((70_000, 1, 28, 28), np.uint8, np.int64)
     assert test.tolist() == [False] * 60_000 + [True] * 10_000
     # Published with MNIST and torchvision: the first labels, and the mean ink of 0.1307.
     assert labels[:5].tolist() == [5, 0, 4, 1, 9]
@@ -59,7 +59,9 @@ def test_another_set_of_this_form_needs_no_code(
     in_empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     images, labels = random_images(9).numpy(), np.arange(9, dtype=np.uint8) % 3
-    contents = [idx_file(values) for values in (images[:6], labels[:6], images[6:], labels[6:])]
+    contents = [
+        idx_file(values) for values in (images[:6, 0], labels[:6], images[6:, 0], labels[6:])
+    ]
     description = letters_in_a_mirror(contents, monkeypatch, classes=["a", "b", "c"])
     loaded = idx.load("letters", description)
     for values, expected in zip(loaded, (images, labels, np.arange(9) >= 6), strict=True):
@@ -71,7 +73,7 @@ def test_another_set_of_this_form_needs_no_code(
 @pytest.mark.parametrize(
     "content",
     [
-        idx_file(random_images(6).numpy()[:, :14, :14]),
+        idx_file(random_images(6).numpy()[:, 0, :14, :14]),
         gzip.compress(struct.pack(">4I", 2051, 2**32 - 1, 28, 28) + bytes(100)),
         gzip.compress(b""),
         b"no gzip",

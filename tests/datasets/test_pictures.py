@@ -13,23 +13,24 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from stages.datasets.drawings import EmptyPictureError
+from stages.datasets.layout import read_picture
 from stages.datasets.pictures import (
     FORMATS,
     MAX_BYTES,
     SUFFIXES,
-    EmptyPictureError,
     PictureError,
-    read_picture,
 )
 from tests.datasets.hostile import dots, encoded, png_chunk
 from tests.project import ROOT
+from tests.samples import SHAPE, read_drawing
 
 # By how many megabytes the process grows.
 MEASURE = """
 import sys
 from pathlib import Path
 from PIL import Image
-from stages.datasets.pictures import read_picture
+from stages.datasets.layout import read_picture
 
 def megabytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -38,7 +39,7 @@ def megabytes(name):
 Image.preinit()
 before = megabytes("VmRSS")
 with open(sys.argv[1], "rb") as file:
-    read_picture(file, "mnist")
+    read_picture(file, "drawing", (1, 28, 28))
 print(megabytes("VmHWM") - before)
 """
 
@@ -51,8 +52,8 @@ def python(*arguments: object) -> str:
     return result.stdout
 
 
-def read(content: bytes, layout: str = "mnist") -> np.ndarray:
-    return read_picture(io.BytesIO(content), layout)
+def read(content: bytes, layout: str = "drawing") -> np.ndarray:
+    return read_picture(io.BytesIO(content), layout, SHAPE)[0]
 
 
 def square(mode: str = "RGB") -> Image.Image:
@@ -90,7 +91,7 @@ def test_every_format_and_mode_gives_the_same(form: str, mode: str):
         image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
     image = image if mode == "I;16" else image.convert(mode)
     content = encoded(image, form, quality=100, lossless=form == "WEBP")
-    for layout in ("mnist", "resize"):
+    for layout in ("drawing", "photo"):
         difference = read(content, layout).astype(int) - read(encoded(square("L")), layout)
         assert np.abs(difference).mean() < 4
 
@@ -112,7 +113,7 @@ def test_a_turned_photograph_is_read_upright(orientation: int):
     }.get(orientation, pixels)
     content = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif.tobytes())
     upright = encoded(Image.fromarray(pixels))
-    assert np.array_equal(read(content, "resize"), read(upright, "resize"))
+    assert np.array_equal(read(content, "photo"), read(upright, "photo"))
 
 
 def with_much_text() -> bytes:
@@ -217,7 +218,7 @@ def test_large_pictures_and_files_are_refused(tmp_path: Path):
         path.open("rb") as file,
         pytest.raises(PictureError, match=r"^larger than 250 megabytes; scale it down$"),
     ):
-        read_picture(file, "mnist")
+        read_drawing(file)
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ EVERY_IMAGE = np.arange(300)
 
 def dataset_of(labels: np.ndarray = LABELS, copies: int = 0) -> Dataset:
     """Return a set of different images; the last ones may be copies of the first."""
-    images = np.zeros((len(labels), 28, 28), np.uint8)
-    images[:, 0, :2] = np.stack(np.divmod(np.arange(len(labels)), 256), axis=1)
+    images = np.zeros((len(labels), 1, 28, 28), np.uint8)
+    images[:, 0, 0, :2] = np.stack(np.divmod(np.arange(len(labels)), 256), axis=1)
     images[len(labels) - copies :] = images[:copies]
     classes = [f"class {label}" for label in range(labels.max() + 1)]
     return Dataset(images, labels, None, {"name": "letters", "classes": classes})
@@ -51,6 +51,7 @@ def test_equal_images_stay_in_one_split(seed: int):
         seed=seed,
         test_share=0.3,
         layout=None,
+        size=None,
         skip_unreadable=None,
     )
     splits = [set(dataset.first[indices]) for indices in split(dataset, params)]

@@ -11,6 +11,7 @@ from tests.samples import CLASSES, TRAINING
 
 NETWORK = {"kind": "feed_forward", "hidden_sizes": [16]}
 PROVENANCE = {
+    "shape": [1, 28, 28],
     "network": NETWORK,
     "training": TRAINING | {"images": 54_321, "recipe": "mine", "parameters": {"epochs": 7}},
 }

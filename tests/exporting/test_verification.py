@@ -23,7 +23,7 @@ def params(**changes: object) -> ExportParams:
 
 
 COUNT = 2 * BATCH_SIZE  # more than a pipe holds
-SPLIT = split_of(torch.zeros(COUNT, 28, 28, dtype=torch.uint8), torch.arange(COUNT) % 10)
+SPLIT = split_of(torch.zeros(COUNT, 1, 28, 28, dtype=torch.uint8), torch.arange(COUNT) % 10)
 
 
 def test_a_model_that_differs_is_refused():
@@ -51,7 +51,7 @@ def test_all_images_are_measured_in_their_order(tmp_path: Path):
     """More than a batch; the last batch is not full."""
     generator = torch.Generator().manual_seed(0)
     count = BATCH_SIZE + 3
-    images = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=generator)
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.Softmax(dim=1)).eval()
     classifier = Classifier(network.requires_grad_(False), {}, to_input(images[:10]))

@@ -3,7 +3,7 @@ import torch
 
 from stages.networks.pixels import to_input
 
-PIXELS = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+PIXELS = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16)
 
 
 def test_the_input_is_what_to_tensor_gives():

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from predict.model import PROVENANCE
 
 CLASSES = list("0123456789")
-DATASET = {"classes": CLASSES, "layout": "mnist", "title": "Digits"}
+DATASET = {"classes": CLASSES, "layout": "drawing", "title": "Digits"}
 TEST = {"accuracy": 0.9735, "images": 10_000}
 CERTAIN = [0.0] * 3 + [1.0] + [0.0] * 6  # probabilities: a three
 
@@ -36,7 +36,11 @@ def write_model(
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    provenance = {"training": {"dataset": dataset, "recipe": "tutorial"}, "test": TEST}
+    provenance = {
+        "training": {"dataset": dataset, "recipe": "tutorial"},
+        "test": TEST,
+        "shape": [1, 28, 28],
+    }
     text = dataset if isinstance(dataset, str) else json.dumps(provenance)
     helper.set_model_props(model, {PROVENANCE: text})
     onnx.save(model, path)

@@ -1,4 +1,4 @@
-"""A model of other classes than digits, with the layout `resize`."""
+"""A model of other classes than digits, with the layout `photo`."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ pytest_plugins = "tests.browser"
 
 NAMES = [f"Größe {number}" for number in range(11)] + ['"<b>bold</b> & so on"']
 PROBABILITIES = [(number + 1) / 78 for number in range(12)]  # the last is the most probable
-DATASET = {"title": "Sizes & more", "classes": NAMES, "layout": "resize"}
+DATASET = {"title": "Sizes & more", "classes": NAMES, "layout": "photo"}
 PICTURE = png(draw(3).convert("RGB"))
 
 
@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_model_has_the_names_of_its_classes(model: Path):
     loaded = Model(model)
-    assert (loaded.classes, loaded.layout, loaded.title) == (NAMES, "resize", "Sizes & more")
+    assert (loaded.classes, loaded.layout, loaded.title) == (NAMES, "photo", "Sizes & more")
 
 
 def test_predict_prints_the_names(model: Path, tmp_path: Path):
@@ -88,7 +88,7 @@ def test_names_stay_readable_and_the_page_fits(
 ):
     output = [1.0] + [0.0] * (len(names) - 1)
     model = write_model(
-        tmp_path / "model.onnx", output, {"title": "Names", "classes": names, "layout": "mnist"}
+        tmp_path / "model.onnx", output, {"title": "Names", "classes": names, "layout": "drawing"}
     )
     with (
         serving(model) as url,
@@ -103,7 +103,7 @@ def test_names_stay_readable_and_the_page_fits(
 
 def test_long_names_are_broken_into_a_few_lines(browser: Browser, tmp_path: Path):
     names = [f"Donaudampfschifffahrtsgesellschaft {number}" for number in range(12)]
-    dataset = {"title": "Long names", "classes": names, "layout": "mnist"}
+    dataset = {"title": "Long names", "classes": names, "layout": "drawing"}
     model = write_model(tmp_path / "model.onnx", PROBABILITIES, dataset)
     with serving(model) as url:
         for width in (320, 768, 1280):

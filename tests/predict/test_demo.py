@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from predict.model import Model
-from stages.datasets.pictures import read_picture
 from tests.predict.demo import COMMAND, png, serving
 from tests.predict.drawings import DRAWINGS, draw
 from tests.project import ROOT
+from tests.samples import read_drawing
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,11 @@ def client(model_file: Path) -> Iterator[httpx.Client]:
 def test_it_returns_the_models_prediction(client: httpx.Client, model_file: Path, digit: int):
     content = png(draw(digit))
     prediction = client.post("/predict", content=content).raise_for_status().json()
-    image = read_picture(BytesIO(content), "mnist")
+    image = read_drawing(BytesIO(content))
     assert prediction["class"] == str(digit)
-    assert prediction["probabilities"] == pytest.approx(Model(model_file)(image[None])[0], abs=1e-6)
+    assert prediction["probabilities"] == pytest.approx(
+        Model(model_file)(image[None, None])[0], abs=1e-6
+    )
     seen = base64.b64decode(prediction["seen"].removeprefix("data:image/png;base64,"))
     with Image.open(BytesIO(seen)) as picture:
         assert np.array_equal(np.asarray(picture), image)

@@ -25,7 +25,7 @@ def refusal(path: Path) -> str:
 
 def test_a_model_returns_probabilities(tmp_path: Path):
     model = Model(write_model(tmp_path / "model.onnx", CERTAIN))
-    assert np.array_equal(model(np.zeros((3, 28, 28), np.uint8)), [CERTAIN] * 3)
+    assert np.array_equal(model(np.zeros((3, 1, 28, 28), np.uint8)), [CERTAIN] * 3)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_model_with_wrong_output_is_refused(
         DATASET | {"classes": [*CLASSES[:-1], 9]},
         DATASET | {"classes": ["one"]},
         DATASET | {"layout": "other"},
-        DATASET | {"layout": ["mnist"]},
+        DATASET | {"layout": ["drawing"]},
         DATASET | {"title": 7},
         {"classes": CLASSES},
         [],

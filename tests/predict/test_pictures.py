@@ -9,8 +9,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from predict.model import Model
-from stages.datasets.pictures import EmptyPictureError, read_picture
+from stages.datasets.drawings import EmptyPictureError
 from tests.predict.drawings import DRAWINGS, draw
+from tests.samples import read_drawing
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def read(image: Image.Image, form: str = "PNG", **options: object) -> np.ndarray
     """Save a picture in a format and read it as the network's input, uint8 [28, 28]."""
     buffer = BytesIO()
     image.save(buffer, form, **options)
-    return read_picture(buffer, "mnist")
+    return read_drawing(buffer)
 
 
 def from_array(pixels: np.ndarray) -> Image.Image:
@@ -122,13 +123,13 @@ VARIANTS: dict[str, Callable[[Image.Image], np.ndarray]] = {
 @pytest.mark.parametrize("pen", [0.01, 0.04, 0.07])
 def test_any_pen_is_recognised(model: Model, pen: float):
     images = np.stack([read(draw(digit, pen=pen)) for digit in DRAWINGS])
-    assert model(images).argmax(axis=1).tolist() == list(DRAWINGS)
+    assert model(images[:, None]).argmax(axis=1).tolist() == list(DRAWINGS)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_any_kind_of_picture_is_recognised(model: Model, variant: str):
     images = np.stack([VARIANTS[variant](draw(digit)) for digit in DRAWINGS])
-    assert model(images).argmax(axis=1).tolist() == list(DRAWINGS)
+    assert model(images[:, None]).argmax(axis=1).tolist() == list(DRAWINGS)
 
 
 def test_separate_strokes_and_cropped_strokes_are_recognised(model: Model):
@@ -137,7 +138,7 @@ def test_separate_strokes_and_cropped_strokes_are_recognised(model: Model):
     five = np.asarray(draw(5)).copy()
     five[60:110, 175:195] = 255  # separates the flag from the body
     images = np.stack([read(zero), read(Image.fromarray(five).crop((100, 0, 300, 310)))])
-    assert model(images).argmax(axis=1).tolist() == [0, 5]
+    assert model(images[:, None]).argmax(axis=1).tolist() == [0, 5]
     assert images[0, 13:15, 13:15].min() > 0
 
 

@@ -13,11 +13,11 @@ from PIL import Image
 
 from predict.__main__ import MAX_STDIN
 from predict.model import Model
-from stages.datasets.pictures import read_picture
 from tests.predict.demo import png
 from tests.predict.drawings import DRAWINGS, draw
 from tests.predict.models import CERTAIN, CLASSES, DATASET, write_model
 from tests.project import ROOT, clean_environment
+from tests.samples import read_drawing
 
 COMMAND = [sys.executable, "-m", "predict", "--model"]
 
@@ -102,7 +102,7 @@ def test_one_name_that_cannot_be_used_leaves_the_others(constant: Path, tmp_path
 def test_json_and_standard_input(model_file: Path):
     content = png(draw(3))
     prediction = json.loads(predict(model_file, "--json", "-", stdin=content).stdout)
-    expected = Model(model_file)(read_picture(io.BytesIO(content), "mnist")[None])[0]
+    expected = Model(model_file)(read_drawing(io.BytesIO(content))[None, None])[0]
     probabilities = list(prediction["probabilities"].values())
     assert (prediction["path"], prediction["class"]) == ("-", "3")
     assert list(prediction["probabilities"]) == CLASSES
@@ -187,7 +187,7 @@ def test_the_sheet_shows_the_networks_input(constant: Path, tmp_path: Path):
     predict(constant, "--show", sheet_path, tmp_path)
     with Image.open(sheet_path) as sheet:
         cell = np.asarray(sheet)[4 : 4 + 84 : 3, 4 : 4 + 84 : 3]
-    assert np.array_equal(cell, 255 - read_picture(io.BytesIO(png(draw(0))), "mnist"))
+    assert np.array_equal(cell, 255 - read_drawing(io.BytesIO(png(draw(0)))))
     assert b"must end in .png" in predict(constant, "--show", "sheet.jpg", "-", code=2).stderr
 
 

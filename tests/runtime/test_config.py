@@ -86,7 +86,7 @@ def test_a_value_is_what_dvc_records(params_file: Path, text: str):
         ("prepare.dataset", "x" * 999 + "/", "use the plain name of a folder in data/"),
         ("prepare.validation_size", 1.0, "use a number of pictures (5000) or a share of them"),
         ("prepare.test_share", -1, "use a number of pictures (5000) or a share of them"),
-        ("prepare.layout", "centred", "input should be 'mnist' or 'resize'"),
+        ("prepare.layout", "centred", "input should be 'drawing' or 'photo'"),
         ("prepare.skip_unreadable", 1, "input should be a valid boolean"),
         ("train.device", "tpu", "input should be 'auto', 'cpu'"),
         ("export.tolerance", 0, "input should be greater than 0"),

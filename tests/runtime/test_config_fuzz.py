@@ -132,7 +132,7 @@ reals = (
     | st.floats(0, 1, allow_subnormal=False)
     | st.sampled_from([1e-300, 1 - 2**-53, 1e308, 180.0])
 )
-WORDS = "mnist digits auto cpu resize tanh gelu tutorial convolutional fast feed_forward cosine sgd"
+WORDS = "mnist digits auto cpu photo tanh gelu tutorial convolutional fast feed_forward cosine sgd"
 ODD = ["", "~", "null", ".nan", "1e3", "0x10", "<<", "${train.seed}", "a\nb", "\x1b[2J", "\0", "é"]
 ODD += ["https://bob:secret@host/?token=secret", "../..", "\ufeff"]
 words = st.sampled_from(WORDS.split() + ODD)

@@ -13,7 +13,7 @@ from tests.project import ROOT
 from tests.samples import DATASET, store
 
 PATH = Path("data/prepared/train.safetensors")
-IMAGES = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 1, 28, 28), dtype=np.uint8)
 LABELS = np.arange(30) % 10
 MEMORY = """
 import re, sys, torch
@@ -69,7 +69,7 @@ def test_only_the_validation_set_may_be_empty(in_empty_folder: Path):
 
 def test_a_split_outlives_the_replacement_of_its_file(stored: Split):
     """DVC and the stages replace a file by another of the same name."""
-    store(PATH, torch.zeros(1, 28, 28, dtype=torch.uint8), torch.zeros(1))
+    store(PATH, torch.zeros(1, 1, 28, 28, dtype=torch.uint8), torch.zeros(1))
     assert np.array_equal(stored.take(torch.arange(30))[0].numpy(), IMAGES)
 
 
@@ -78,7 +78,7 @@ def test_a_large_set_is_never_whole_in_memory(tmp_path: Path):
     """Images at random, then all in order: 235 MB of images take less than 60 MB of memory."""
     small, large = tmp_path / "small.safetensors", tmp_path / "large.safetensors"
     for path, count in ((small, 1000), (large, 300_000)):
-        store(path, torch.zeros(count, 28, 28, dtype=torch.uint8), torch.zeros(count))
+        store(path, torch.zeros(count, 1, 28, 28, dtype=torch.uint8), torch.zeros(count))
     command = [sys.executable, "-c", MEMORY, small, large]
     growth = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert int(growth) < 60_000, "KiB"

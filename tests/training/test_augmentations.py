@@ -7,9 +7,9 @@ from stages.training import augmentations
 from stages.training.augmentations import Affine, Elastic
 
 # Ten shapes, each in a place of its own, eight times.
-IMAGES = torch.zeros(80, 28, 28, dtype=torch.uint8)
+IMAGES = torch.zeros(80, 1, 28, 28, dtype=torch.uint8)
 for number, image in enumerate(IMAGES):
-    image[2 + 2 * (number % 10) : 6 + 2 * (number % 10), 4:24] = 255
+    image[0, 2 + 2 * (number % 10) : 6 + 2 * (number % 10), 4:24] = 255
 INPUTS = to_input(IMAGES)
 
 

@@ -38,10 +38,10 @@ State = dict[str, Tensor]
 @pytest.fixture(scope="module")
 def shapes() -> Split:
     """Ten shapes, each in a place of its own, eight times, and five of them a ninth time."""
-    images = torch.zeros(85, 28, 28, dtype=torch.uint8)
+    images = torch.zeros(85, 1, 28, 28, dtype=torch.uint8)
     labels = torch.arange(85) % 10
     for image, label in zip(images, labels, strict=True):
-        image[2 + 2 * label : 6 + 2 * label, 4:24] = 255
+        image[0, 2 + 2 * label : 6 + 2 * label, 4:24] = 255
     return split_of(images, labels)
 
 
@@ -169,8 +169,8 @@ def test_the_last_batch_may_have_fewer_images_than_shards(shapes: Split):
 def test_shards_with_the_same_statistics_train_as_the_whole_batch(shards: int):
     """All images are the same, so batch normalisation sees the same in a shard as in the batch."""
     generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (28, 28), dtype=torch.uint8, generator=generator)
-    split = split_of(image.expand(36, 28, 28).contiguous(), torch.arange(36) % 3)
+    image = torch.randint(0, 256, (1, 28, 28), dtype=torch.uint8, generator=generator)
+    split = split_of(image.expand(36, 1, 28, 28).contiguous(), torch.arange(36) % 3)
     changes = SMALL | {"epochs": 3, "batch_size": 12, "augmentation": []}
     changes |= {"optimizer.learning_rate": 1e-3}
     cut, results = trained(split, recipe_of("convolutional", **changes, shards=shards), threads=2)

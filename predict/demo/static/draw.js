@@ -19,7 +19,7 @@ let request = null; // the AbortController of the current request
 let announcement = null; // the timer of the next message for screen readers
 
 const model = await describe();
-const drawable = model.layout === "mnist";
+const drawable = model.layout === "drawing";
 const invitation = drawable ? "Draw something, or drop a picture." : "Drop or upload a picture.";
 const accuracy = `${(100 * model.accuracy).toFixed(2)}\u00a0%`;
 element("about").textContent =

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.datasets.layout import to_mnist_form
+from stages.datasets.drawings import to_mnist_form
 
 
 @pytest.mark.parametrize(
