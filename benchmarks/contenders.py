@@ -48,9 +48,9 @@ def write_images(folder: Path, dataset: str) -> None:
 def published(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """The tutorial as published, in our words: yield seconds of training, of testing, accuracy."""
     environment = dict(os.environ)
-    from stages.datasets.torchvision_import import import_datasets
+    from stages.runtime.torchvision_import import import_torchvision
 
-    import_datasets()
+    import_torchvision()
     # Importing `stages` says how our stages compute; the tutorial computes as torch chooses.
     os.environ.clear()
     os.environ.update(environment)

@@ -14,11 +14,11 @@ import numpy as np
 from stages.datasets.description import Description, read_description
 from stages.datasets.download import CACHE, SourceError, fetch
 from stages.datasets.params import PrepareParams
-from stages.datasets.torchvision_import import import_datasets
 from stages.runtime import errors
 from stages.runtime.config import PARAMS, read_yaml, section
 from stages.runtime.errors import UserError
 from stages.runtime.outputs import temporary_folder
+from stages.runtime.torchvision_import import import_torchvision
 
 MIRROR_VARIABLE = "MNIST_MIRROR"
 
@@ -68,7 +68,7 @@ def read_verified(path: Path, description: Description) -> bytes:
 
 def _read(files: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [N, 28, 28] and labels int64 [N] of "train" or "t10k"."""
-    mnist = import_datasets().mnist
+    mnist = import_torchvision().datasets.mnist
     with temporary_folder() as folder:
         paths = [folder / f"{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
         for path in paths:

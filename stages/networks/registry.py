@@ -7,10 +7,12 @@ from pydantic import Field, TypeAdapter
 from torch import nn
 
 import stages.networks.kernels  # noqa: F401  from here on, torch computes as it says
+from stages.networks.blocks import Blocks
 from stages.networks.convolutional import Convolutional
 from stages.networks.feed_forward import FeedForward
+from stages.networks.torchvision_models import Torchvision
 
-Network = Annotated[FeedForward | Convolutional, Field(discriminator="kind")]
+Network = Annotated[FeedForward | Convolutional | Blocks | Torchvision, Field(discriminator="kind")]
 
 MAX_WEIGHTS = 2**28  # of a network; with gradients and Adam's moments, 4 GB
 

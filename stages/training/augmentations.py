@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import affine_grid, grid_sample, interpolate, pad
 
-from stages.runtime.config import NotNegative, Section, Share
+from stages.runtime.config import NotNegative, PositiveInt, Section, Share
 
 
 class Affine(Section):
@@ -64,4 +64,78 @@ class Elastic(Section):
         return grid_sample(images, grid + smooth.permute(0, 2, 3, 1), align_corners=False)
 
 
-Augmentation = Annotated[Affine | Elastic, Field(discriminator="kind")]
+class Mirror(Section):
+    """Mirrors half of the images, left to right."""
+
+    kind: Literal["mirror"]
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        mirrored = (torch.rand(len(images), generator=rng) < 0.5).to(images.device)
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+class Crop(Section):
+    """Pads each image by its own reflection, and cuts it out again at a place drawn uniformly."""
+
+    kind: Literal["crop"]
+    padding: PositiveInt  # pixels, on each side
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        n, _, height, width = images.shape
+        if self.padding >= min(height, width):
+            raise ValueError(f"crop: padding {self.padding}: use less than the image's side")
+        offsets = torch.randint(0, 2 * self.padding + 1, (2, n), generator=rng).to(images.device)
+        padded = pad(images, (self.padding,) * 4, mode="reflect")
+        rows = offsets[0, :, None] + torch.arange(height, device=images.device)
+        columns = offsets[1, :, None] + torch.arange(width, device=images.device)
+        image = torch.arange(n, device=images.device)[:, None, None]
+        # Indices around a slice put their axes first: [n, height, width, channels].
+        return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Colour(Section):
+    """Changes the brightness, the contrast and the saturation of each image, by factors around 1."""
+
+    kind: Literal["colour"]
+    brightness: Share  # up to this share, as the others
+    contrast: Share
+    saturation: Share
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        amounts = (2 * torch.rand(3, len(images), 1, 1, 1, generator=rng) - 1).to(images.device)
+        shares = (self.brightness, self.contrast, self.saturation)
+        brightness, contrast, saturation = (
+            1 + amount * share for amount, share in zip(amounts, shares, strict=True)
+        )
+        images = images * brightness
+        grey = images.mean(dim=1, keepdim=True)
+        images = grey + (images - grey) * saturation
+        mean = grey.mean(dim=(2, 3), keepdim=True)
+        return (mean + (images - mean) * contrast).clamp(0, 1)
+
+
+class Erase(Section):
+    """Makes a square of each image grey, at a place drawn uniformly.
+
+    T. DeVries, G. W. Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout",
+    2017.
+    """
+
+    kind: Literal["erase"]
+    side: PositiveInt  # pixels
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        n, _, height, width = images.shape
+        place = torch.rand(2, n, 1, generator=rng).to(images.device)
+        # The centre may be at the edge: then less of the square is in the image.
+        inside = [
+            (torch.arange(size, device=images.device) - centre * size).abs() * 2 < self.side
+            for size, centre in zip((height, width), place, strict=True)
+        ]
+        erased = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return images.masked_fill(erased, 0.5)
+
+
+Augmentation = Annotated[
+    Affine | Elastic | Mirror | Crop | Colour | Erase, Field(discriminator="kind")
+]

@@ -1,9 +1,12 @@
 import pytest
 import torch
 
+from stages.networks.blocks import Blocks
 from stages.networks.convolutional import Convolutional
 from stages.networks.feed_forward import FeedForward
-from stages.networks.registry import build
+from stages.networks.registry import build, parse
+from stages.networks.torchvision_models import Torchvision
+from stages.runtime.torchvision_import import import_torchvision
 from tests.samples import RECIPES, SHAPE, recipe_of
 
 INPUTS = torch.rand(80, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -84,3 +87,50 @@ def test_a_network_that_does_not_fit_is_refused():
         ValueError, match=r"^1,000,796,[\d,]+ weights are not allowed: use 1 to 268,435,456"
     ):
         build(wide, SHAPE, 10)
+    deep = Blocks(kind="blocks", stem=4, channels=[4] * 5, mirrored_view=False)
+    with pytest.raises(ValueError, match=r"^channels: 5 blocks leave nothing of images of 28 x 28"):
+        build(deep, SHAPE, 10)
+
+
+def test_mirrored_views_are_averaged_in_eval_mode_only():
+    torch.manual_seed(0)
+    config = Blocks(kind="blocks", stem=4, channels=[8, 8], mirrored_view=True)
+    classifier = build(config, SHAPE, 10).eval()
+    with torch.no_grad():
+        views = [classifier.network(view) for view in (INPUTS, INPUTS.flip(-1))]
+        torch.testing.assert_close(classifier(INPUTS), (views[0] + views[1]) / 2)
+        torch.testing.assert_close(classifier(INPUTS), classifier(INPUTS.flip(-1)))
+        classifier.train()
+        torch.testing.assert_close(classifier(INPUTS), classifier.network(INPUTS))
+
+
+@pytest.mark.parametrize("small_input", [False, True])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "efficientnet_b0"])
+def test_torchvisions_networks_take_images_in_0_to_1(name: str, small_input: bool):
+    """With its weights and ImageNet's normalisation, it is torchvision's network."""
+    config = Torchvision(kind="torchvision", name=name, small_input=small_input)
+    original = getattr(import_torchvision().models, name)(num_classes=7).eval()
+    network = build(config, (3, 64, 64), 7).eval()
+    state = original.state_dict()
+    if small_input:  # ResNet's first kernels are smaller
+        [first] = [key for key in state if state[key].ndim == 4][:1]
+        state[first] = network[1].state_dict()[first]
+    network[1].load_state_dict(state)
+    images = torch.rand(2, 3, 64, 64)
+    normalise = import_torchvision().transforms.Normalize(
+        (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
+    with torch.no_grad():
+        logits, expected = network(images), original(normalise(images))
+    if not small_input:
+        torch.testing.assert_close(logits, expected, atol=0, rtol=1e-3)
+    sizes = [
+        next(layer for layer in of.modules() if isinstance(layer, torch.nn.Conv2d))(images).shape[2]
+        for of in (original, network)
+    ]
+    assert sizes == [32, 64 if small_input else 32]
+
+
+def test_a_network_of_torchvision_that_is_not_offered_is_refused():
+    with pytest.raises(ValueError, match=r"Input should be 'resnet18', .* or 'efficientnet_b0'"):
+        parse({"kind": "torchvision", "name": "vgg16"})

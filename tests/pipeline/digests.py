@@ -1,8 +1,8 @@
 """Checksums of all files that short runs of each recipe write: `python -m tests.pipeline.digests`.
 
-Those of the recipes in digests.json are printed as JSON; with --write, those of all recipes are written
-to it, and the names of the files that changed are printed. They are the same on every x86-64 processor
-with AVX2 (docs/reproducibility.md).
+Also of the weights and the logits of torchvision's networks after a step. Those in digests.json are
+printed as JSON; with --write, all are written to it, and the names of the files that changed are
+printed. They are the same on every x86-64 processor with AVX2 (docs/reproducibility.md).
 
 QEMU computes `grid_sample` wrongly, which no processor does. So augmented recipes also run without
 augmentation, and with --not-augmented only so.
@@ -16,6 +16,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 from unittest import mock
 
 import torch
@@ -24,10 +25,15 @@ import yaml
 from stages import evaluate, export, train
 from stages.datasets import digits
 from stages.exporting.verification import Measurement
+from stages.networks.inference import predict_batches
+from stages.networks.registry import build
+from stages.networks.torchvision_models import Torchvision
 from stages.runtime.config import PARAMS, read_yaml
 from stages.runtime.splits import TEST, TRAIN, VALIDATION
+from stages.training.loop import Loop
+from stages.training.parallel import Group
 from tests.project import ROOT
-from tests.samples import RECIPES, run_stage, set_value, store
+from tests.samples import RECIPES, recipe_of, run_stage, set_value, split_of, store
 
 FILE = Path(__file__).with_suffix(".json")
 PLAIN = " without augmentation"
@@ -36,7 +42,8 @@ AUGMENTED = [name for name, recipe in RECIPES.items() if recipe["augmentation"]]
 # In this order, which model.pth depends on: TorchScript numbers all that a process has traced. A
 # process for each would take QEMU much longer.
 NOT_AUGMENTED = [name + PLAIN if name in AUGMENTED else name for name in (*RECIPES, *VARIANTS)]
-IMAGES = {TRAIN: 200, VALIDATION: 50, TEST: 130}  # no multiples of a batch size
+NETWORKS = [f"torchvision {name}" for name in get_args(Torchvision.model_fields["name"].annotation)]
+IMAGES = {TRAIN: 100, VALIDATION: 30, TEST: 90}  # no multiples of a batch size
 
 
 def lay_out(name: str) -> None:
@@ -49,7 +56,7 @@ def lay_out(name: str) -> None:
     if name.endswith(PLAIN):
         params["recipes"][recipe]["augmentation"] = []
     params["train"]["recipe"] = recipe
-    params["export"] |= {"max_accuracy_drop": 1.0, "calibration_images": 120}
+    params["export"] |= {"max_accuracy_drop": 1.0, "calibration_images": 60}
     PARAMS.write_text(yaml.safe_dump(params))
     images, labels, _ = map(torch.from_numpy, digits.load(seed=0))
     for path, count in IMAGES.items():
@@ -59,6 +66,8 @@ def lay_out(name: str) -> None:
 
 def run(name: str) -> dict[str, str]:
     """Train, evaluate and export by a recipe; return the SHA-256 of each file, by its path."""
+    if name in NETWORKS:
+        return run_network(name.removeprefix("torchvision "))
     # Results of the verification are in no file, and QEMU would have to start its processes.
     verifier = mock.Mock()
     verifier.return_value.measure.return_value = Measurement(0, 0)
@@ -80,6 +89,24 @@ def run(name: str) -> dict[str, str]:
         }
 
 
+def run_network(name: str) -> dict[str, str]:
+    """Train one of torchvision's networks for a step; return the SHA-256 of what results."""
+    config = Torchvision.model_validate({"kind": "torchvision", "name": name})
+    changes = {"batch_size": 8, "epochs": 1, "augmentation": []}
+    recipe = recipe_of("photo", **changes).model_copy(update={"network": config})
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=rng)
+    split = split_of(images, torch.arange(8))
+    torch.manual_seed(0)
+    network = build(config, split.shape, 10).to(memory_format=torch.channels_last)
+    Loop(network, split, recipe, 0, Group(1)).epoch(1)
+    results = network.state_dict() | {"logits": predict_batches(network, images, 8)}
+    digest = hashlib.sha256()
+    for values in results.values():
+        digest.update(values.contiguous().numpy().tobytes())
+    return {"weights and logits": digest.hexdigest()}
+
+
 def files() -> Iterator[Path]:
     return (path for path in sorted(Path().rglob("*")) if path.is_file())
 
@@ -89,7 +116,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--not-augmented", action="store_true")
     arguments = parser.parse_args()
-    names = NOT_AUGMENTED if arguments.not_augmented else NOT_AUGMENTED + AUGMENTED
+    names = NOT_AUGMENTED + NETWORKS + ([] if arguments.not_augmented else AUGMENTED)
     before = json.loads(FILE.read_text()) if FILE.exists() else {}
     if not arguments.write:
         print(json.dumps({name: run(name) for name in names if name in before}, indent=2))

@@ -87,7 +87,7 @@ def test_other_processors_give_the_same_bytes(processor: str):
                 raise
     else:
         pytest.skip(f"QEMU itself crashed {ATTEMPTS} times, which says nothing about bytes")
-    names = [name for name in digests.NOT_AUGMENTED if name in EXPECTED]
+    names = [name for name in digests.NOT_AUGMENTED + digests.NETWORKS if name in EXPECTED]
     assert printed == {name: EXPECTED[name] for name in names}
 
 
@@ -97,20 +97,24 @@ def test_other_processors_give_the_same_bytes(processor: str):
 EQUAL = {
     "moving values": """as_strided as_strided_ cat clone copy_ detach detach_ empty empty_like expand
         eye fill_ flatten flip index item lift_fresh _local_scalar_dense masked_fill masked_fill_
-        new_empty new_zeros ones ones_like one_hot pad permute repeat_interleave resolve_conj
-        resolve_neg select set_ slice split split_with_sizes squeeze stack sym_size t to _to_copy
-        transpose unbind unsqueeze _unsafe_view view where zero_ zeros zeros_like""",
+        new_empty new_empty_strided new_zeros ones ones_like one_hot pad permute reflection_pad2d
+        repeat_interleave resolve_conj resolve_neg select set_ slice split split_with_sizes squeeze
+        stack sym_size t to _to_copy transpose unbind unsqueeze _unsafe_view view where zero_ zeros
+        zeros_like""",
     "whole numbers, comparisons": """all amax aminmax any arange argmax bitwise_not eq equal ge le lt
-        max min ne nonzero sort""",
+        max min ne nonzero remainder sort""",
     "element by element": """abs add add_ addcdiv_ addcmul addcmul_ clamp clamp_min div div_ dropout
-        gelu gelu_backward mul mul_ neg reciprocal relu rsub sigmoid sigmoid_backward sub tanh_backward
-        threshold_backward _foreach_add_ _foreach_mul_ _fused_adam_ _fused_adamw_ _fused_sgd_""",
+        dropout_ gelu gelu_backward hardsigmoid hardsigmoid_backward hardswish hardswish_
+        hardswish_backward
+        mul mul_ neg reciprocal relu relu_ rsub sigmoid sigmoid_backward silu_ silu_backward sub
+        tanh_backward threshold_backward _foreach_add_ _foreach_mul_ _fused_adam_ _fused_adamw_
+        _fused_sgd_""",
     "sums in an order of ATen's own": """adaptive_avg_pool2d linalg_vector_norm mean sum softmax
         _softmax log_softmax _log_softmax _log_softmax_backward_data cross_entropy_loss
         nll_loss_forward nll_loss_backward batch_norm native_batch_norm native_batch_norm_backward
         _native_batch_norm_legit_no_training max_pool2d max_pool2d_with_indices
         max_pool2d_with_indices_backward _foreach_norm""",
-    "random numbers": "bernoulli_ rand randn randperm uniform_",
+    "random numbers": "bernoulli_ normal_ rand randint randn randperm uniform_",
     "oneDNN": "conv2d convolution convolution_backward",
     "augmentation": "affine_grid_generator grid_sampler_2d upsample_bicubic2d",
     "ours, in networks/kernels.py": "addmm bmm cos linear mm sin tanh",
@@ -180,6 +184,15 @@ def test_pytorch_executes_only_what_is_known_to_be_equal(
         pytest.skip(
             f"on other processors, these may give other bytes: {', '.join(sorted(unknown))}"
         )
+
+
+@pytest.mark.parametrize("name", digests.NETWORKS)
+def test_torchvisions_networks_execute_only_what_is_known_to_be_equal(
+    in_empty_folder: Path, watching: Callable, name: str
+):
+    with watching() as seen:
+        digests.run(name)
+    assert not seen - set(" ".join(EQUAL.values()).split())
 
 
 def test_an_unknown_operation_in_a_thread_is_seen(watching: Callable):

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from stages.networks.pixels import to_input
 from stages.training import augmentations
-from stages.training.augmentations import Affine, Elastic
+from stages.training.augmentations import Affine, Augmentation, Colour, Crop, Elastic, Erase, Mirror
 
 # Ten shapes, each in a place of its own, eight times.
 IMAGES = torch.zeros(80, 1, 28, 28, dtype=torch.uint8)
@@ -121,3 +121,66 @@ def test_images_move_by_the_affine_map(monkeypatch: pytest.MonkeyPatch):
     moved = affine(translate=2.0)(INPUTS, rng())
     torch.testing.assert_close(moved[..., 3:, :-2], INPUTS[..., :-3, 2:], atol=1e-4, rtol=0)
     assert moved[..., -2:].abs().max() < 1e-4  # what comes in from outside is background
+
+
+PHOTOS = torch.rand(200, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+COLOUR = Colour(kind="colour", brightness=0.2, contrast=0.3, saturation=0.4)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [Mirror(kind="mirror"), Crop(kind="crop", padding=3), COLOUR, Erase(kind="erase", side=8)],
+)
+def test_images_change_by_what_the_generator_draws(augmentation: Augmentation):
+    changed = augmentation(PHOTOS, rng())
+    assert changed.shape == PHOTOS.shape
+    assert changed.min() >= 0 and changed.max() <= 1
+    assert torch.equal(changed, augmentation(PHOTOS, rng()))
+    assert not torch.equal(changed, augmentation(PHOTOS, torch.Generator().manual_seed(1)))
+
+
+def test_half_of_the_images_are_mirrored():
+    mirrored = Mirror(kind="mirror")(PHOTOS, rng())
+    flipped = (mirrored == PHOTOS.flip(-1)).all(dim=(1, 2, 3))
+    assert torch.equal(mirrored[~flipped], PHOTOS[~flipped])
+    assert 70 < flipped.sum() < 130
+
+
+def test_a_crop_is_a_part_of_the_image_and_its_reflection():
+    cropped = Crop(kind="crop", padding=2)(PHOTOS, rng())
+    padded = torch.nn.functional.pad(PHOTOS, (2, 2, 2, 2), mode="reflect")
+    places = {(top, left): 0 for top in range(5) for left in range(5)}
+    for number, image in enumerate(cropped):
+        [place] = [
+            (top, left)
+            for top, left in places
+            if torch.equal(image, padded[number, :, top : top + 20, left : left + 30])
+        ]
+        places[place] += 1
+    assert all(places.values())
+    with pytest.raises(ValueError, match=r"^crop: padding 20: use less than the image's side$"):
+        Crop(kind="crop", padding=20)(PHOTOS, rng())
+
+
+def test_colours_change_by_up_to_such_shares():
+    flat = torch.full((1000, 3, 4, 4), 0.5)
+    brightness = Colour(kind="colour", brightness=0.2, contrast=0.0, saturation=0.0)(flat, rng())
+    assert 0.4 <= brightness.min() < 0.41 and 0.59 < brightness.max() <= 0.6
+    assert brightness.std(dim=(1, 2, 3)).max() < 1e-6
+    red = torch.tensor([0.6, 0.3, 0.3]).view(1, 3, 1, 1).expand(1000, 3, 4, 4)
+    saturation = Colour(kind="colour", brightness=0.0, contrast=0.0, saturation=0.4)(red, rng())
+    assert saturation.mean(dim=(1, 2, 3)).sub(0.4).abs().max() < 1e-6
+    assert 0.519 < saturation[:, 0].min() < 0.525 and 0.675 < saturation[:, 0].max() <= 0.681
+    halves = torch.cat([flat - 0.1, flat + 0.1], dim=3)
+    contrast = Colour(kind="colour", brightness=0.0, contrast=0.3, saturation=0.0)(halves, rng())
+    assert contrast.mean(dim=(1, 2, 3)).sub(0.5).abs().max() < 1e-6
+    assert 0.369 < contrast.min() < 0.371 and 0.629 < contrast.max() < 0.631
+
+
+def test_a_square_is_erased():
+    erased = Erase(kind="erase", side=8)(torch.zeros(1000, 3, 20, 30), rng())
+    assert set(erased.unique().tolist()) == {0.0, 0.5}
+    pixels = erased[:, 0].count_nonzero(dim=(1, 2))
+    assert pixels.max() == 64
+    assert pixels.min() >= 16  # at a corner, a quarter of it
+    assert erased.any(dim=0).all()  # anywhere

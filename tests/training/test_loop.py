@@ -110,7 +110,7 @@ def test_training_learns_the_images(shapes: Split, name: str, shards: int):
     assert loss < train(**{"optimizer.learning_rate": 1e-12})[0]
     if name in OURS:
         assert results[0]["loss"] > 0.5
-        assert results[-1]["loss"] < 0.4
+        assert results[-1]["loss"] < 0.7  # photo's cannot be below 0.5, by its label smoothing
         assert results[-1]["accuracy"] > 0.9
 
 

@@ -2,7 +2,8 @@
 
 PyPI's Linux wheel of torchvision is built for CUDA. With a CPU build of torch its operators
 cannot be loaded, and `import torchvision` ends in "operator torchvision::nms does not exist",
-although its datasets need none of them. Declaring the operators that the import needs repairs it.
+although its datasets and classifiers need none of them. Declaring the operators that the import
+needs repairs it.
 """
 
 from types import ModuleType
@@ -10,8 +11,8 @@ from types import ModuleType
 _declared: list[object] = []  # torch.library's: a declaration lives as long as its Library
 
 
-def import_datasets() -> ModuleType:
-    """Return `torchvision.datasets`; a torchvision that matches torch is imported untouched.
+def import_torchvision() -> ModuleType:
+    """Return torchvision; one that matches torch is imported untouched.
 
     Raises:
         RuntimeError: torchvision cannot be imported for another reason.
@@ -19,7 +20,7 @@ def import_datasets() -> ModuleType:
     import torch  # here, since downloads do not need it
 
     try:
-        from torchvision import datasets
+        import torchvision
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
@@ -27,5 +28,5 @@ def import_datasets() -> ModuleType:
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)
-        from torchvision import datasets
-    return datasets
+        import torchvision
+    return torchvision
