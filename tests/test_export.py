@@ -24,7 +24,7 @@ from stages.networks.checkpoint import save_network
 from stages.networks.convolutional import Convolutional
 from stages.networks.registry import Network, build, parse
 from stages.runtime.errors import UserError
-from stages.runtime.splits import TEST, TRAIN
+from stages.runtime.split_file import TEST, TRAIN
 from tests.project import ROOT, Project, change, copy_of
 from tests.samples import DATASET, NETWORK, SHAPE, TRAINING, random_images, run_stage, store, write
 

@@ -14,7 +14,7 @@ from stages.datasets.params import Layout, PrepareParams
 from stages.runtime.config import PARAMS
 from stages.runtime.errors import UserError, printable
 from stages.runtime.inputs import Inputs
-from stages.runtime.splits import checksum
+from stages.runtime.split_file import checksum
 
 MAX_WARNINGS = 5
 

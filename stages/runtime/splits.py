@@ -7,17 +7,7 @@ import torch
 
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs, map_file
-from stages.runtime.split_file import (
-    DAMAGED,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    checksum,
-    parse_split,
-    save_split,
-)
-
-__all__ = ["TEST", "TRAIN", "VALIDATION", "Split", "checksum", "load_split", "save_split"]
+from stages.runtime.split_file import DAMAGED, VALIDATION, parse_split
 
 
 @dataclass(frozen=True)

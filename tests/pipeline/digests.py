@@ -29,7 +29,7 @@ from stages.networks.inference import predict_batches
 from stages.networks.registry import build
 from stages.networks.torchvision_models import Torchvision
 from stages.runtime.config import PARAMS, read_yaml
-from stages.runtime.splits import TEST, TRAIN, VALIDATION
+from stages.runtime.split_file import TEST, TRAIN, VALIDATION
 from stages.training.loop import Loop
 from stages.training.parallel import Group
 from tests.project import ROOT
