@@ -17,7 +17,7 @@ OSV := https://api.osv.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run check install data worker test lint format audit lock bench reproduce torture digests \
-	doctor compare plots demo FORCE
+	doctor compare restore plots demo FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,14 @@ doctor: $(VENV)/run.installed ## Find damage from a crash or a bad disk; FIX=1 r
 
 compare: $(VENV)/run.installed ## Test whether the difference in accuracy is significant; REV=main
 	@python -m tools.compare $(or $(REV),HEAD) $(ARGS)
+
+# After a `dvc exp run` that failed, Git's index says of changed files that they are unchanged: their
+# entries are made anew.
+restore: $(VENV)/run.installed ## Go back to the last commit's params.yaml, dvc.lock, metrics, data and models
+	@git rm --quiet --cached --force -r --ignore-unmatch params.yaml dvc.lock metrics
+	@git reset --quiet -- params.yaml dvc.lock metrics
+	@git restore params.yaml dvc.lock metrics
+	@dvc checkout
 
 plots: $(VENV)/run.installed ## Draw all charts on one page and open it; REV=main adds another commit's
 	@python -m tools.plots $(REV) --open $(ARGS)

@@ -167,8 +167,7 @@ def memory(folder: Path, dataset: str, stages: tuple[str, ...], times: int) -> d
         peaks[stage] = {"once": measured(project.folder, "python", "-m", f"stages.{stage}")[1]}
     enlarge = (
         "from stages.runtime.outputs import all_or_none\n"
-        "from stages.runtime.split_file import TEST, TRAIN, VALIDATION, save_split\n"
-        "from stages.runtime.splits import load_split\n"
+        "from stages.runtime.splits import TEST, TRAIN, VALIDATION, load_split, save_split\n"
         "for path in (TRAIN, VALIDATION, TEST):\n"
         "    split = load_split(path)\n"
         "    with all_or_none() as outputs:\n"

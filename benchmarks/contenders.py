@@ -22,7 +22,7 @@ def write_images(folder: Path, dataset: str) -> None:
     from stages.datasets import digits, idx
     from stages.datasets.description import read_description
     from stages.runtime.outputs import all_or_none
-    from stages.runtime.split_file import TEST, TRAIN, save_split
+    from stages.runtime.splits import TEST, TRAIN, save_split
 
     description = read_description(dataset)
     images, labels, test = (
@@ -101,8 +101,7 @@ def recipe(
     from stages.networks.inference import accuracy, predict_batches
     from stages.networks.registry import build
     from stages.runtime.config import PARAMS, read_yaml, section
-    from stages.runtime.split_file import TEST, TRAIN
-    from stages.runtime.splits import load_split
+    from stages.runtime.splits import TEST, TRAIN, load_split
     from stages.training import fast_mlp
     from stages.training.device import compute_deterministically, own_threads
     from stages.training.fast_mlp import FastMLP
@@ -118,7 +117,7 @@ def recipe(
     compute_deterministically()
     torch.manual_seed(seed)
     split, test = load_split(TRAIN), load_split(TEST)
-    network = build(params.network, (1, *split.images.shape[1:]), len(split.classes))
+    network = build(params.network, split.shape, len(split.classes))
     network = network.to(memory_format=torch.channels_last)
     fast = fast_mlp.fits(network, params, cpu)
     trainer = (FastMLP if fast and not plain else Loop)(
@@ -158,8 +157,7 @@ def sklearn(epochs: int) -> Iterator[tuple[float, float, float | None]]:
 
 def products(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """Nothing but the matrix products of the recipe's steps, with the recipe's arithmetic."""
-    from stages.runtime.split_file import TRAIN
-    from stages.runtime.splits import load_split
+    from stages.runtime.splits import TRAIN, load_split
 
     size = 32
     steps = -(-len(load_split(TRAIN)) // size)

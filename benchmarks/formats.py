@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from stages.exporting.formats import FORMATS
-from stages.networks.checkpoint import RECORD
 
 REPEATS = {1: 1000, 256: 50}
 
@@ -22,7 +21,7 @@ def main(name: str, project: str) -> None:
     lines: dict = {}
     exec(form.usage(Path(project, form.file)), lines)
     classify = lines["classify"]
-    shape = json.loads(Path(project, RECORD).read_text())["shape"]
+    shape = json.loads(Path(project, "models/network.json").read_text())["shape"]
     milliseconds = {}
     for size, repeats in REPEATS.items():
         images = np.random.default_rng(0).random((size, *shape), np.float32)

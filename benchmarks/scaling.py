@@ -26,8 +26,7 @@ from scipy.optimize import nnls
 from benchmarks.bench import Project
 from stages.runtime.outputs import all_or_none
 from stages.runtime.processes import usable_cores
-from stages.runtime.split_file import TRAIN, VALIDATION, save_split
-from stages.runtime.splits import load_split
+from stages.runtime.splits import TRAIN, VALIDATION, load_split, save_split
 from tests.hosts import network, sent
 from tools.machine import machine
 

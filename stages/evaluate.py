@@ -15,8 +15,7 @@ from stages.reporting.gallery import gallery
 from stages.reporting.params import EvaluateParams
 from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs
-from stages.runtime.split_file import TEST
-from stages.runtime.splits import load_split
+from stages.runtime.splits import TEST, load_split
 
 METRICS = Path("metrics/evaluate.json")
 PREDICTIONS = Path("metrics/predictions.csv")

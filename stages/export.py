@@ -23,8 +23,7 @@ from stages.networks.inference import predict_batches
 from stages.networks.pixels import to_input
 from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs, temporary_folder
-from stages.runtime.split_file import TEST, TRAIN
-from stages.runtime.splits import load_split
+from stages.runtime.splits import TEST, TRAIN, load_split
 
 CARD = Path("models/README.md")
 SIZES = Path("metrics/export.json")

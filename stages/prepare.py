@@ -13,7 +13,7 @@ from stages.datasets.splitting import split
 from stages.datasets.summary import draw_samples, summarise
 from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs
-from stages.runtime.split_file import TEST, TRAIN, VALIDATION, checksum, save_split
+from stages.runtime.splits import TEST, TRAIN, VALIDATION, checksum, save_split
 
 METRICS = Path("metrics/dataset.json")
 SAMPLES = Path("metrics/samples.png")

@@ -17,8 +17,7 @@ from stages.runtime.config import PARAMS, lookup
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs
-from stages.runtime.split_file import TRAIN, VALIDATION
-from stages.runtime.splits import load_split
+from stages.runtime.splits import TRAIN, VALIDATION, load_split
 from stages.training import fast_mlp, launch
 from stages.training.device import compute_deterministically, own_threads, pick_device, processor
 from stages.training.fast_mlp import FastMLP

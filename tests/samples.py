@@ -14,8 +14,7 @@ from stages.networks.feed_forward import FeedForward
 from stages.runtime.config import PARAMS, check, read_yaml
 from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs, all_or_none
-from stages.runtime.split_file import save_split
-from stages.runtime.splits import Split, load_split
+from stages.runtime.splits import Split, load_split, save_split
 from stages.training.recipe import Recipe
 from tests.project import ROOT
 

@@ -11,7 +11,7 @@ from stages.networks.checkpoint import save_network
 from stages.networks.inference import predict_batches
 from stages.networks.registry import build
 from stages.reporting.confusions import worst_confusions
-from stages.runtime.split_file import TEST
+from stages.runtime.splits import TEST
 from tests.samples import CLASSES, NETWORK, SHAPE, TRAINING, random_images, run_stage, store, write
 
 IMAGES = random_images(25)

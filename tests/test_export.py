@@ -24,13 +24,13 @@ from stages.networks.checkpoint import save_network
 from stages.networks.convolutional import Convolutional
 from stages.networks.registry import Network, build, parse
 from stages.runtime.errors import UserError
-from stages.runtime.split_file import TEST, TRAIN
+from stages.runtime.splits import TEST, TRAIN
 from tests.project import ROOT, Project, change, copy_of
 from tests.samples import DATASET, NETWORK, SHAPE, TRAINING, random_images, run_stage, store, write
 
 FILES = {form.name: form.file for form in FORMATS}
 IMAGES = random_images(25)
-INPUTS = (IMAGES.unsqueeze(1) / 255).numpy()
+INPUTS = (IMAGES / 255).numpy()
 CONVOLUTIONAL = Convolutional(
     kind="convolutional", channels=[4, 8], kernel_sizes=[5, 3], pool_sizes=[2, 2]
 )

@@ -10,8 +10,7 @@ from PIL import Image
 from stages.datasets import digits, idx
 from stages.prepare import METRICS, SAMPLES, main
 from stages.runtime.errors import UserError
-from stages.runtime.split_file import TEST, TRAIN, VALIDATION
-from stages.runtime.splits import load_split
+from stages.runtime.splits import TEST, TRAIN, VALIDATION, load_split
 from tests.project import change
 from tests.samples import run_stage
 

@@ -10,8 +10,7 @@ from stages.networks.checkpoint import RECORD, WEIGHTS, load_network
 from stages.networks.inference import accuracy, mean_loss, predict_batches
 from stages.networks.registry import build
 from stages.runtime.errors import UserError
-from stages.runtime.split_file import TRAIN, VALIDATION
-from stages.runtime.splits import load_split
+from stages.runtime.splits import TRAIN, VALIDATION, load_split
 from stages.train import EPOCHS, RESULTS, main
 from stages.training.loop import Loop
 from stages.training.parallel import Group

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.runtime.inputs import map_file
-from stages.runtime.split_file import DAMAGED, parse_split
+from stages.runtime.splits import DAMAGED, parse_split
 
 MAX_SAMPLES = 10
 

@@ -8,7 +8,7 @@ import uvicorn
 from predict.demo.app import create_app
 from predict.demo.samples import load_samples
 from predict.model import MODEL, Model
-from stages.runtime.split_file import TEST
+from stages.runtime.splits import TEST
 
 DESCRIPTION = "Serve a page that classifies drawings and pictures, at http://127.0.0.1:8000."
 SECURITY_HEADERS = {

@@ -14,7 +14,7 @@ from stages.datasets.params import Layout, PrepareParams
 from stages.runtime.config import PARAMS
 from stages.runtime.errors import UserError, printable
 from stages.runtime.inputs import Inputs
-from stages.runtime.split_file import checksum
+from stages.runtime.splits import checksum
 
 MAX_WARNINGS = 5
 
@@ -119,8 +119,9 @@ def choose_layout(
     size = params.size or description.size
     if layout is None or (layout == "photo" and size is None):
         looks = [found for found in folder.read_all(paths, look, inputs, "a look at all pictures")]
-        found, sides, drawings = choose([one for one in looks if isinstance(one, Look)])
-        layout, size = layout or found, size or sides
+        found, side, drawings = choose([one for one in looks if isinstance(one, Look)])
+        layout = layout or found
+        size = size or (MNIST if layout == "drawing" else side)
         print(
             f"layout: {layout}, size: {size} ({drawings:,} of {len(looks):,} pictures look like "
             "drawings in one colour); set prepare.layout and prepare.size to choose others"

@@ -34,7 +34,7 @@ from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs, ignored, refuse_rules
 from stages.runtime.outputs import scratch_array
 from stages.runtime.processes import end_with_parent, usable_cores
-from stages.runtime.split_file import TRAIN
+from stages.runtime.splits import TRAIN
 
 Result = TypeVar("Result")
 

@@ -43,6 +43,7 @@ def _run(module: str) -> None:
     if is_child() or DVC_STAGE in os.environ:  # by hand, a stage may outlive its shell
         end_with_parent()
     Lock.acquire()
+    have_git_look()
     inputs = Inputs(module.rpartition(".")[2])
     main = importlib.import_module(module).main
     inputs.check_code()
@@ -53,6 +54,20 @@ def _run(module: str) -> None:
         main(inputs, outputs)
         inputs.check()
         inputs.check_code()  # of modules that were imported meanwhile, too
+
+
+def have_git_look() -> None:
+    """Give the small files that a run changes new times, so that Git compares their content.
+
+    `dvc exp run` leaves entries in Git's index by which a file of another content looks unchanged. They
+    stay after a failure and `git commit --all` would keep the old content.
+    """
+    from contextlib import suppress
+    from pathlib import Path
+
+    for path in (Path("params.yaml"), Path("dvc.lock"), *Path("metrics").glob("*")):
+        with suppress(OSError):  # a read-only file, or none
+            os.utime(path)
 
 
 def check_packages() -> None:

@@ -121,6 +121,13 @@ def test_photographs_keep_their_colours(colours: Path, capsys: pytest.CaptureFix
             assert np.array_equal(image, np.asarray(picture).transpose(2, 0, 1))
 
 
+def test_drawings_have_the_size_of_mnist(colours: Path, capsys: pytest.CaptureFixture[str]):
+    for path in (colours / "red").iterdir():
+        shape(7, BLUE, size=48 + int(path.stem)).save(path)
+    assert load_colours().images.shape == (20, 1, 28, 28)
+    assert capsys.readouterr().out.startswith("layout: drawing, size: 28 (20 of 20 pictures look ")
+
+
 def test_params_go_before_the_sets_own_description(colours: Path):
     (colours / "dataset.yaml").write_text("title: Two colours\nlayout: drawing\nsize: 20\n")
     dataset = load_colours()

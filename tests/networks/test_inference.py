@@ -32,7 +32,7 @@ def test_the_batch_size_shows_in_rounding_alone():
     whole = predict_batches(network, IMAGES, batch_size=100)
     assert whole.shape == (25, 10)
     with torch.no_grad():
-        torch.testing.assert_close(whole, network.eval()(IMAGES[:, None] / 255))
+        torch.testing.assert_close(whole, network.eval()(IMAGES / 255))
     for batch_size in (1, 7, 25):
         torch.testing.assert_close(predict_batches(network, IMAGES, batch_size), whole)
 

@@ -5,7 +5,8 @@ printed as JSON; with --write, all are written to it, and the names of the files
 printed. They are the same on every x86-64 processor with AVX2 (docs/reproducibility.md).
 
 QEMU computes `grid_sample` wrongly, which no processor does. So augmented recipes also run without
-augmentation, and with --not-augmented only so.
+augmentation, and with --emulated only so; and those of torchvision's networks, which take QEMU minutes,
+only for a step.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from stages.networks.inference import predict_batches
 from stages.networks.registry import build
 from stages.networks.torchvision_models import Torchvision
 from stages.runtime.config import PARAMS, read_yaml
-from stages.runtime.split_file import TEST, TRAIN, VALIDATION
+from stages.runtime.splits import TEST, TRAIN, VALIDATION
 from stages.training.loop import Loop
 from stages.training.parallel import Group
 from tests.project import ROOT
@@ -39,10 +40,15 @@ FILE = Path(__file__).with_suffix(".json")
 PLAIN = " without augmentation"
 VARIANTS = {"gelu": ("tutorial", "network.activations", ["gelu", "relu"])}  # in no recipe
 AUGMENTED = [name for name, recipe in RECIPES.items() if recipe["augmentation"]]
+SLOW = [name for name, recipe in RECIPES.items() if recipe["network"]["kind"] == "torchvision"]
 # In this order, which model.pth depends on: TorchScript numbers all that a process has traced. A
 # process for each would take QEMU much longer.
-NOT_AUGMENTED = [name + PLAIN if name in AUGMENTED else name for name in (*RECIPES, *VARIANTS)]
+NOT_AUGMENTED = [
+    name + PLAIN if name in AUGMENTED else name
+    for name in (*(name for name in RECIPES if name not in SLOW), *VARIANTS, *SLOW)
+]
 NETWORKS = [f"torchvision {name}" for name in get_args(Torchvision.model_fields["name"].annotation)]
+EMULATED = NOT_AUGMENTED[: -len(SLOW)] + NETWORKS
 IMAGES = {TRAIN: 100, VALIDATION: 30, TEST: 90}  # no multiples of a batch size
 
 
@@ -114,9 +120,9 @@ def files() -> Iterator[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--not-augmented", action="store_true")
+    parser.add_argument("--emulated", action="store_true")
     arguments = parser.parse_args()
-    names = NOT_AUGMENTED + NETWORKS + ([] if arguments.not_augmented else AUGMENTED)
+    names = EMULATED if arguments.emulated else NOT_AUGMENTED + NETWORKS + AUGMENTED
     before = json.loads(FILE.read_text()) if FILE.exists() else {}
     if not arguments.write:
         print(json.dumps({name: run(name) for name in names if name in before}, indent=2))

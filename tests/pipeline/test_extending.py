@@ -14,6 +14,7 @@ from tests.project import ROOT, Project, change, copy_of
 pytestmark = pytest.mark.slow
 
 WEIGHTS = "models/model_weights.pth"
+FLAGS = re.MULTILINE | re.DOTALL
 
 
 def examples() -> dict[str, str]:
@@ -32,10 +33,11 @@ def add_as_shown(project: Path) -> None:
     text = text.replace(
         "from stages.networks.feed_forward", f"{lines[0]}\nfrom stages.networks.feed_forward"
     )
-    registry.write_text(re.sub(r"^Network = .*$", lines[-1], text, flags=re.MULTILINE))
+    union = "\n".join(lines[2:])
+    registry.write_text(re.sub(r"^Network = Annotated\[.*?\]$", union, text, flags=FLAGS))
     augmentations = project / "stages/training/augmentations.py"
     example = code["stages/training/augmentations.py"]
-    union = re.search(r"^Augmentation = .*$", augmentations.read_text(), re.MULTILINE)[0]
+    union = re.search(r"^Augmentation = Annotated\[.*?\]$", augmentations.read_text(), FLAGS)[0]
     change(augmentations, union, example)
     change(project / "params.yaml", "\nevaluate:\n", f"\n{code['params.yaml']}\nevaluate:\n")
     change(
@@ -66,7 +68,7 @@ def extended(
     params = yaml.safe_load(path.read_text())
     params["prepare"]["dataset"] = "symbols"
     params["train"]["recipe"] = "residual"
-    params["recipes"]["residual"]["augmentation"] = [{"kind": "flip", "probability": 0.5}]
+    params["recipes"]["residual"]["augmentation"] = [{"kind": "invert", "probability": 0.1}]
     path.write_text(yaml.safe_dump(params))
     return project, project.run("dvc", "repro")
 

@@ -21,7 +21,7 @@ from stages.networks.registry import build
 from stages.runtime.config import PARAMS, read_checked, read_yaml
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs
-from stages.runtime.split_file import TRAIN, VALIDATION
+from stages.runtime.splits import TRAIN, VALIDATION
 from stages.training.recipe import Recipe
 from tests.project import ROOT
 from tests.samples import random_images, run_stage, store

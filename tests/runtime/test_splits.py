@@ -8,8 +8,7 @@ import safetensors.numpy
 import torch
 
 from stages.runtime.errors import UserError
-from stages.runtime.split_file import VALIDATION
-from stages.runtime.splits import Split, load_split
+from stages.runtime.splits import VALIDATION, Split, load_split
 from tests.project import ROOT
 from tests.samples import DATASET, store
 
@@ -19,8 +18,7 @@ LABELS = np.arange(30) % 10
 MEMORY = """
 import re, sys, torch
 from pathlib import Path
-from stages.runtime.split_file import VALIDATION
-from stages.runtime.splits import load_split
+from stages.runtime.splits import VALIDATION, load_split
 def anonymous():  # KiB; the pages of a mapped file are the system's cache
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 small = load_split(Path(sys.argv[1]))  # libraries allocate memory at their first use
