@@ -196,7 +196,7 @@ def predicted(project: Path, folder: Path, count: int) -> dict:
     folder.mkdir()
     images = load_file(project / "data/prepared/test.safetensors")["images"]
     for number in range(count):
-        Image.fromarray(images[number % len(images)]).save(folder / f"{number:05}.png")
+        Image.fromarray(images[number % len(images)][0]).save(folder / f"{number:05}.png")
     seconds, peak, _ = measured(project, "python", "-m", "predict", "--json", str(folder))
     return {"images": count, "images_per_second": count / seconds, "peak_mib": peak}
 
