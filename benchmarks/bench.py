@@ -171,7 +171,7 @@ def memory(folder: Path, dataset: str, stages: tuple[str, ...], times: int) -> d
         "for path in (TRAIN, VALIDATION, TEST):\n"
         "    split = load_split(path)\n"
         "    with all_or_none() as outputs:\n"
-        f"        save_split(outputs, path, split.images.repeat({times}, 1, 1).numpy(), "
+        f"        save_split(outputs, path, split.images.repeat({times}, 1, 1, 1).numpy(), "
         f"split.labels.repeat({times}).numpy(), split.dataset)\n"
     )
     measured(project.folder, "python", "-c", enlarge)
