@@ -2,11 +2,12 @@
 
 Also of the weights and the logits of torchvision's networks after a step. Those in digests.json are
 printed as JSON; with --write, all are written to it, and the names of the files that changed are
-printed. They are the same on every x86-64 processor with AVX2 (docs/reproducibility.md).
+printed. They are the same on every x86-64 processor with AVX2 (docs/reproducibility.md). Names after
+the command select runs.
 
 QEMU computes `grid_sample` wrongly, which no processor does. So augmented recipes also run without
-augmentation, and with --emulated only so; and those of torchvision's networks, which take QEMU minutes,
-only for a step.
+augmentation, and under QEMU only so (EMULATED); and the recipes of torchvision's networks, which take
+it minutes, only for a step (NETWORKS).
 """
 
 import argparse
@@ -48,8 +49,8 @@ NOT_AUGMENTED = [
     for name in (*(name for name in RECIPES if name not in SLOW), *VARIANTS, *SLOW)
 ]
 NETWORKS = [f"torchvision {name}" for name in get_args(Torchvision.model_fields["name"].annotation)]
-EMULATED = NOT_AUGMENTED[: -len(SLOW)] + NETWORKS
-IMAGES = {TRAIN: 100, VALIDATION: 30, TEST: 90}  # no multiples of a batch size
+EMULATED = NOT_AUGMENTED[: -len(SLOW)]
+IMAGES = {TRAIN: 70, VALIDATION: 20, TEST: 40}  # no multiples of a batch size
 
 
 def lay_out(name: str) -> None:
@@ -62,7 +63,7 @@ def lay_out(name: str) -> None:
     if name.endswith(PLAIN):
         params["recipes"][recipe]["augmentation"] = []
     params["train"]["recipe"] = recipe
-    params["export"] |= {"max_accuracy_drop": 1.0, "calibration_images": 60}
+    params["export"] |= {"max_accuracy_drop": 1.0, "calibration_images": 40}
     PARAMS.write_text(yaml.safe_dump(params))
     images, labels, _ = map(torch.from_numpy, digits.load(seed=0))
     for path, count in IMAGES.items():
@@ -120,9 +121,9 @@ def files() -> Iterator[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("--emulated", action="store_true")
+    parser.add_argument("names", nargs="*", default=NOT_AUGMENTED + NETWORKS + AUGMENTED)
     arguments = parser.parse_args()
-    names = EMULATED if arguments.emulated else NOT_AUGMENTED + NETWORKS + AUGMENTED
+    names = arguments.names
     before = json.loads(FILE.read_text()) if FILE.exists() else {}
     if not arguments.write:
         print(json.dumps({name: run(name) for name in names if name in before}, indent=2))
