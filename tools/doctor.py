@@ -146,16 +146,17 @@ def is_running(pid: int, file: Path) -> bool:
 
 
 def leftovers() -> Iterator[Fault]:
-    """Find temporary files of killed stages: .NAME.PID.tmp."""
+    """Find temporary files of killed stages, .NAME.PID.tmp, and of a killed DVC, .RANDOM.tmp."""
     files = [
         str(path)
         for folder in OUTPUT_FOLDERS
         for path in sorted(Path(folder).glob(".*.tmp"))
-        if (match := re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)) and path.is_file()
-        if not is_running(int(match[1]), path)
+        if (match := re.fullmatch(r"\.(?:.+\.(\d+)|[\w-]{22})\.tmp", path.name)) and path.is_file()
+        if not (match[1] and is_running(int(match[1]), path))
     ]
     if files:
-        yield Fault(f"{len(files)} temporary files of killed stages", [shlex.join(["rm", *files])])
+        description = f"{len(files)} temporary files of killed stages or of DVC"
+        yield Fault(description, [shlex.join(["rm", *files])])
 
 
 def damaged(repo: Repo) -> Iterator[Fault]:
