@@ -77,8 +77,8 @@ doctor: $(VENV)/run.installed ## Find damage from a crash or a bad disk; FIX=1 r
 compare: $(VENV)/run.installed ## Test whether the difference in accuracy is significant; REV=main
 	@python -m tools.compare $(or $(REV),HEAD) $(ARGS)
 
-# After a `dvc exp run` that failed, Git's index says of changed files that they are unchanged: their
-# entries are made anew.
+# After a `dvc exp run` that failed, Git's index says of changed files that they are unchanged. So their
+# entries are removed and added again.
 restore: $(VENV)/run.installed ## Go back to the last commit's params.yaml, dvc.lock, metrics, data and models
 	@git rm --quiet --cached --force -r --ignore-unmatch params.yaml dvc.lock metrics
 	@git reset --quiet -- params.yaml dvc.lock metrics

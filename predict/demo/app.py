@@ -10,7 +10,6 @@ from pathlib import Path
 
 import anyio
 import numpy as np
-from PIL import Image
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -25,6 +24,7 @@ from predict.model import Model
 from stages.datasets.drawings import EmptyPictureError
 from stages.datasets.layout import read_picture
 from stages.datasets.pictures import PictureError
+from stages.drawing.sheet import to_pillow
 from stages.runtime.errors import UserError
 
 STATIC = Path(__file__).parent / "static"
@@ -63,7 +63,7 @@ async def answer_error(request: Request, error: Exception) -> PlainTextResponse:
 def to_data_url(image: np.ndarray) -> str:
     """Encode an image uint8 [C, H, W] as a PNG in a data URL."""
     buffer = BytesIO()
-    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
+    to_pillow(image).save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

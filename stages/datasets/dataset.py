@@ -118,7 +118,7 @@ def choose_layout(
     layout = params.layout or description.layout
     size = params.size or description.size
     if layout is None or (layout == "photo" and size is None):
-        looks = [found for found in folder.read_all(paths, look, inputs, "a look at all pictures")]
+        looks = list(folder.read_all(paths, look, inputs, "a look at all pictures"))
         found, side, drawings = choose([one for one in looks if isinstance(one, Look)])
         layout = layout or found
         size = size or (MNIST if layout == "drawing" else side)

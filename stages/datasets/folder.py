@@ -206,7 +206,7 @@ def read_pictures(
     """
     images = scratch_array((len(paths), *shape), TRAIN.parent)
     problems: dict[int, str] = {}
-    grey, read = True, partial(read_picture, layout=layout, shape=shape)
+    grey, read = shape[0] > 1, partial(read_picture, layout=layout, shape=shape)
     for index, result in enumerate(read_all(paths, read, inputs, "pictures")):
         if isinstance(result, str):
             problems[index] = result
@@ -214,7 +214,7 @@ def read_pictures(
             images[index - len(problems)] = result
             grey = grey and bool((result == result[0]).all())
     images = images[: len(paths) - len(problems)]
-    if not grey or shape[0] == 1:
+    if not grey:
         return images, problems
     of_one = scratch_array((len(images), 1, *shape[1:]), TRAIN.parent)
     of_one[:] = images[:, :1]

@@ -15,14 +15,10 @@ from stages.datasets.params import Layout
 from stages.datasets.pictures import average, read_pixels
 
 SIDE = 64  # pixels: enough to tell drawings from photographs
-SIZES = (
-    28,
-    64,
-)  # pixels: photographs are laid out with as many as most of them have, in this range
-NEAR, FULL = (
-    0.25,
-    0.5,
-)  # of the largest difference from the paper: below one is paper, above one is ink
+# Pixels of a side: photographs are laid out with as many as most of them have, in this range.
+SIZES = (28, 64)
+# Of the largest difference from the paper: a pixel below NEAR is paper, one above FULL is ink.
+NEAR, FULL = 0.25, 0.5
 PAPER = 0.6  # of a drawing's pixels, at least
 INK = 0.5  # of the pixels that are no paper, at least
 ONE_COLOUR = 0.95  # of the ink's squared difference from the paper, in one direction
@@ -36,9 +32,7 @@ class Look(NamedTuple):
     """What one picture shows."""
 
     side: int  # the longer one, in pixels
-    ink: (
-        np.ndarray | None
-    )  # the direction from the paper's colour to the ink's, [3]; None: no drawing
+    ink: np.ndarray | None  # as `find_ink` returns it; None: no drawing
 
 
 def look(source: BinaryIO) -> Look:
@@ -54,9 +48,10 @@ def look(source: BinaryIO) -> Look:
 
 
 def find_ink(pixels: np.ndarray) -> np.ndarray | None:
-    """Return the direction from paper to ink, float32 [3] of length 1, if it looks like a drawing.
+    """Return the direction from the paper's colour to the ink's, float32 [3] of length 1.
 
-    `pixels` are float32 [height, width, 3] in [0, 255].
+    Returns None if the picture does not look like a drawing. `pixels` are float32 [height, width, 3] in
+    [0, 255].
     """
     differences = pixels - fit_paper(pixels)
     distance = np.abs(differences).max(axis=2)
@@ -66,10 +61,8 @@ def find_ink(pixels: np.ndarray) -> np.ndarray | None:
         return None
     ink = differences[full]
     direction = ink.mean(axis=0) / (np.linalg.norm(ink.mean(axis=0)) or 1)
-    # Of one colour: nearly all of the differences lie in one direction.
-    return (
-        direction if np.square(ink @ direction).sum() > ONE_COLOUR * np.square(ink).sum() else None
-    )
+    of_one_colour = np.square(ink @ direction).sum() > ONE_COLOUR * np.square(ink).sum()
+    return direction if of_one_colour else None
 
 
 def fit_paper(pixels: np.ndarray) -> np.ndarray:

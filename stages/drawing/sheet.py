@@ -10,10 +10,14 @@ MARGIN = 4  # pixels around an image
 LINE = 15  # pixels a line of a caption
 
 
+def to_pillow(image: np.ndarray) -> Image.Image:
+    """Return an image uint8 [C, H, W], C is 1 or 3, as Pillow's."""
+    return Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+
+
 def to_picture(image: np.ndarray, layout: str) -> Image.Image:
     """Return an image uint8 [C, H, W] as people see it: drawings are dark on light."""
-    pixels = 255 - image if layout == "drawing" else image
-    return Image.fromarray(pixels[0] if len(image) == 1 else pixels.transpose(1, 2, 0))
+    return to_pillow(255 - image if layout == "drawing" else image)
 
 
 def draw_sheet(

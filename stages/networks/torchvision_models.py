@@ -14,7 +14,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: t
 class Torchvision(Section):
     """The name of one of torchvision's networks, and its builder.
 
-    Those that it offers compute the same bytes on every processor (tests/networks/test_torchvision.py).
+    Those that it offers compute the same bytes on every processor (tests/pipeline/digests.py).
     """
 
     kind: Literal["torchvision"]
