@@ -10,19 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from stages.networks.checkpoint import save_network
+from stages.networks.checkpoint import save_network, sha256
 from stages.networks.registry import build
 from stages.runtime.config import PARAMS, lookup
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs
-from stages.runtime.splits import TRAIN, VALIDATION, load_split
+from stages.runtime.processes import is_child
+from stages.runtime.splits import TRAIN, VALIDATION, Split, load_split
 from stages.training import fast_mlp, launch
 from stages.training.device import compute_deterministically, own_threads, pick_device, processor
 from stages.training.fast_mlp import FastMLP
+from stages.training.initial_weights import NONE, copy_weights, freeze, read_weights
 from stages.training.loop import Loop
-from stages.training.metrics import NAMES, Results, check_finite, describe, validate
+from stages.training.metrics import NAMES, Results, best, check_finite, describe, validate
 from stages.training.parallel import Group, join
 from stages.training.randomness import UnseededError, draw_from, no_global_generators
 from stages.training.recipe import Recipe, TrainParams, check_choice
@@ -61,23 +64,25 @@ def train(  # noqa: PLR0913, PLR0917
     validation = load_split(VALIDATION, inputs, training.dataset)
     key = f"recipes.{params.recipe}"
     compute_deterministically()
-    rng = torch.Generator().manual_seed(params.seed)
-    with refusal_of(f"{key}.network"), no_global_generators(device), draw_from(rng):
-        network = build(recipe.network, training.shape, len(training.classes))
+    network, origin = initialise(inputs, params, recipe, training, device)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = FastMLP if fast_mlp.fits(network, recipe, device) else Loop
     with refusal_of(key), no_global_generators(device):
+        recipe = recipe.for_images(len(training), len(validation))
         trainer = kind(network, training, recipe, params.seed, group)
 
     epochs: list[Results] = []
+    kept: dict[str, torch.Tensor] = {}  # the weights of the best epoch
     if saved := group.share(checkpoint and checkpoint.load()):
         state = decode(saved)
-        epochs = state["epochs"]
+        epochs, kept = state["epochs"], state["kept"]
         network.load_state_dict(state["network"])
         trainer.load_state_dict(state["trainer"])
         if checkpoint:
             print(f"Resuming after epoch {len(epochs)}, from a checkpoint", flush=True)
     for epoch in range(len(epochs) + 1, recipe.epochs + 1):
+        if recipe.patience and len(epochs) - best(epochs) >= recipe.patience:
+            break
         with no_global_generators(device):
             results = {"train": trainer.epoch(epoch)}
         inputs.check(quick=True)
@@ -86,29 +91,70 @@ def train(  # noqa: PLR0913, PLR0917
         rate = recipe.optimizer.learning_rate
         check_finite(network, results, rate, f"{key}.optimizer.learning_rate")
         epochs.append(results)
+        if recipe.keep == "best" and best(epochs) == epoch:
+            kept = {name: value.clone() for name, value in network.state_dict().items()}
         if checkpoint:
             print(f"Epoch {epoch}: {describe(results)}", flush=True)
             state = {"network": network.state_dict(), "trainer": trainer.state_dict()}
-            checkpoint.save(state | {"epochs": epochs})
+            checkpoint.save(state | {"epochs": epochs, "kept": kept})
     group.agree()
     if not checkpoint:
         return
 
+    last = len(epochs)
+    if recipe.keep == "best":
+        last = best(epochs)
+        network.load_state_dict(kept)
+        print(f"Keeping epoch {last}: its validation loss is the lowest")
     record = {
         "dataset": training.dataset,
         "images": len(training),
-        **params.model_dump() | {"device": device.type},
-        "parameters": recipe.model_dump(exclude={"network"}),
+        **params.model_dump(exclude={"initial_weights"}) | {"device": device.type} | origin,
+        "parameters": recipe.model_dump(exclude={"network"}, exclude_unset=True),
     }
     save_network(outputs, network, recipe.network, training.shape, record)
-    outputs.write_json(RESULTS, epochs[-1])
+    write_results(outputs, epochs, last)
+    outputs.afterwards(checkpoint.remove)
+
+
+def initialise(
+    inputs: Inputs, params: TrainParams, recipe: Recipe, training: Split, device: torch.device
+) -> tuple[nn.Module, dict]:
+    """Return the network with its initial weights, and what the record says of their file, if any.
+
+    Raises:
+        UserError: the network does not fit the images, or the file does not fit the network.
+    """
+    key, path = f"recipes.{params.recipe}", Path(params.initial_weights)
+    rng = torch.Generator().manual_seed(params.seed)
+    with refusal_of(f"{key}.network"), no_global_generators(device), draw_from(rng):
+        network = build(recipe.network, training.shape, len(training.classes))
+    if path == NONE:
+        if recipe.freeze:
+            raise UserError(
+                f"{PARAMS}: {key}.freeze: true would keep random weights; set train.initial_weights to "
+                "a file of weights, or freeze: false"
+            )
+        return network, {}
+    content = inputs.read(path)
+    random = copy_weights(network, read_weights(content, path), path)
+    if recipe.freeze:
+        freeze(network)
+    if not is_child():
+        print(f"Starting from {path}; random: {', '.join(random) or 'nothing'}", flush=True)
+    origin = {"file": str(path), "sha256": sha256(content), "random": random}
+    return network, {"initial_weights": origin}
+
+
+def write_results(outputs: Outputs, epochs: list[Results], last: int) -> None:
+    """Write the results of each epoch, and those of the one, from 1, whose weights are kept."""
+    outputs.write_json(RESULTS, epochs[last - 1])
     columns = [(split, name) for split in ("train", "validation") for name in NAMES]
     rows = (
         [number, *(results.get(split, {}).get(name) for split, name in columns)]
         for number, results in enumerate(epochs, start=1)
     )
     outputs.write_csv(EPOCHS, ("epoch", *map("_".join, columns)), rows)
-    outputs.afterwards(checkpoint.remove)
 
 
 @contextmanager

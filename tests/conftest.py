@@ -33,13 +33,14 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def params_file(in_empty_folder: Path) -> Path:
-    """The project's params.yaml, and its descriptions of data sets, in the current folder."""
+    """The project's params.yaml, and what it names besides data, in the current folder."""
     path = in_empty_folder / "params.yaml"
     shutil.copy2(ROOT / path.name, path)
     for described in (ROOT / "data").glob("*/dataset.yaml"):
         target = in_empty_folder / described.relative_to(ROOT)
         target.parent.mkdir(parents=True)
         shutil.copy2(described, target)
+    shutil.copytree(ROOT / "weights", in_empty_folder / "weights")
     return path
 
 

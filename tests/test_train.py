@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from stages.networks.checkpoint import RECORD, WEIGHTS, load_network
 from stages.networks.inference import accuracy, mean_loss, predict_batches
 from stages.networks.registry import build
+from stages.runtime.config import read_yaml
 from stages.runtime.errors import UserError
 from stages.runtime.splits import TRAIN, VALIDATION, load_split
 from stages.train import EPOCHS, RESULTS, main
@@ -16,7 +18,16 @@ from stages.training.loop import Loop
 from stages.training.parallel import Group
 from stages.training.randomness import draw_from
 from tests.project import change
-from tests.samples import DATASET, RECIPES, SHAPE, random_images, recipe_of, run_stage, store
+from tests.samples import (
+    DATASET,
+    RECIPES,
+    SHAPE,
+    random_images,
+    recipe_of,
+    run_stage,
+    set_value,
+    store,
+)
 
 IMAGES = random_images(70)
 LABELS = torch.arange(70) % 10
@@ -79,7 +90,9 @@ def test_the_record_says_how_the_weights_were_made(prepared: Path, name: str):
     prepared.write_text(prepared.read_text().replace("epochs: 8\n", "epochs: 1\n"))
     run_stage(main)
     _, record = load_network()
-    recipe = recipe_of(name, epochs=2 if name == "tutorial" else 1).model_dump(mode="json")
+    recipe = recipe_of(name, epochs=2 if name == "tutorial" else 1).model_dump(
+        mode="json", exclude_unset=True
+    )
     parameters = record["training"].pop("parameters")
     assert record["training"] == {
         "dataset": DATASET,
@@ -147,6 +160,91 @@ def test_an_infinite_validation_loss_is_refused_even_if_the_weights_are_finite(p
         run_stage(main)
 
 
+def set_values(params_file: Path, **values: object) -> None:
+    params = read_yaml(params_file)
+    for key, value in values.items():
+        set_value(params, key, value)
+    params_file.write_text(json.dumps(params))  # JSON is YAML
+
+
+def test_the_best_epoch_is_kept(prepared: Path, capsys: pytest.CaptureFixture[str]):
+    """At this rate, the network learns 70 random images by heart: validation is best before the end."""
+    recipe = {"recipes.fast.epochs": 6, "recipes.fast.batch_size": 10}
+    store(VALIDATION, random_images(90)[70:], LABELS[:20])
+    set_values(prepared, **{"train.recipe": "fast", **recipe})
+    run_stage(main)
+    rows = list(csv.DictReader(EPOCHS.read_text().splitlines()))
+    losses = [float(row["validation_loss"]) for row in rows]
+    best = losses.index(min(losses)) + 1
+    assert 1 < best < 6
+    set_values(prepared, **{"recipes.fast.epochs": best})
+    run_stage(main)
+    weights = load_network()[0].state_dict()
+    set_values(prepared, **{"recipes.fast.epochs": 6, "recipes.fast.keep": "best"})
+    capsys.readouterr()
+    run_stage(main)
+    assert f"Keeping epoch {best}: " in capsys.readouterr().out
+    assert json.loads(RESULTS.read_text())["validation"]["loss"] == losses[best - 1]
+    assert len(EPOCHS.read_text().splitlines()) == 7
+    for name, value in load_network()[0].state_dict().items():
+        assert torch.equal(value, weights[name])
+    set_values(prepared, **{"recipes.fast.patience": 1})
+    run_stage(main)
+    worse = [epoch for epoch in range(1, 6) if losses[epoch] >= min(losses[:epoch])]
+    rows = list(csv.DictReader(EPOCHS.read_text().splitlines()))
+    assert [float(row["validation_loss"]) for row in rows] == losses[: worse[0] + 1]
+
+
+@pytest.mark.parametrize(("key", "value"), [("keep", "best"), ("patience", 3)])
+def test_the_best_epoch_needs_a_validation_set(prepared: Path, key: str, value: object):
+    store(VALIDATION, IMAGES[:0], LABELS[:0])
+    set_values(prepared, **{f"recipes.tutorial.{key}": value})
+    with pytest.raises(UserError, match=r"^params.yaml: recipes.tutorial: keep: best and patience"):
+        run_stage(main)
+
+
+def test_a_training_starts_from_the_weights_of_another(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+):
+    run_stage(main)
+    earlier, path = load_network()[0].state_dict(), Path("weights/earlier.pth")
+    path.parent.mkdir()
+    WEIGHTS.rename(path)
+    rate = {"recipes.tutorial.optimizer.learning_rate": 1e-20}
+    set_values(prepared, **{"train.initial_weights": str(path), **rate})
+    run_stage(main)
+    assert f"Starting from {path}; random: nothing" in capsys.readouterr().out
+    network, record = load_network()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert record["training"]["initial_weights"] == {
+        "file": str(path),
+        "sha256": sha256,
+        "random": [],
+    }
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, earlier[name])
+    set_values(prepared, **{"recipes.tutorial.freeze": True, **rate | dict.fromkeys(rate, 0.1)})
+    run_stage(main)
+    for name, value in load_network()[0].state_dict().items():
+        assert torch.equal(value, earlier[name]) == (not name.startswith("7."))
+
+
+def test_random_weights_are_not_frozen(prepared: Path):
+    set_values(prepared, **{"recipes.tutorial.freeze": True})
+    with pytest.raises(UserError, match=r"^params.yaml: recipes.tutorial.freeze: true would keep"):
+        run_stage(main)
+
+
+@pytest.mark.parametrize("path", ["models/model_weights.pth", "weights/../models/a", "/weights/a"])
+def test_initial_weights_are_in_their_folder(prepared: Path, path: str):
+    set_values(prepared, **{"train.initial_weights": path})
+    with pytest.raises(
+        UserError,
+        match=rf"^params.yaml: train.initial_weights: '{path}' is not allowed: use a file",
+    ):
+        run_stage(main)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"damaged"])
 def test_missing_or_damaged_prepared_data_is_one_line(prepared: Path, content: bytes | None):
     path = Path("data/prepared/train.safetensors")
@@ -184,6 +282,7 @@ def test_every_recipe_trains(prepared: Path, device: str):
     for recipe in RECIPES:
         changed = text.replace("recipe: tutorial", f"recipe: {recipe}")
         changed = re.sub(r"epochs: \d+", "epochs: 1", changed)
+        changed = re.sub(r"min_steps: \d+", "min_steps: 0", changed)
         prepared.write_text(changed.replace("device: cpu ", f"device: {device} "))
         WEIGHTS.unlink(missing_ok=True)
         run_stage(main)

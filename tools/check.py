@@ -31,6 +31,7 @@ def main() -> None:
     params = read_checked(PARAMS, Params)
     check_choice(params.train.recipe, params.recipes)
     check_dataset(DATA, params.prepare.dataset)
+    check_weights(Path(params.train.initial_weights))
     if isinstance(read_description(params.prepare.dataset), FolderDescription):
         list_pictures(params.prepare.dataset)
 
@@ -47,6 +48,20 @@ def check_dataset(folder: Path, name: str) -> None:
         raise UserError(
             f"{PARAMS}: prepare.dataset: {shown(name)} is not allowed: no such folder in {folder}/; "
             f"use {known}, or add the folder"
+        )
+
+
+def check_weights(path: Path) -> None:
+    """Refuse a file of initial weights that does not exist: DVC would say only that it is missing.
+
+    Raises:
+        UserError: neither the file exists nor what DVC knows of it.
+    """
+    if not (path.is_file() or Path(f"{path}.dvc").is_file()):
+        known = sorted({str(known).removesuffix(".dvc") for known in path.parent.glob("[!.]*")})
+        raise UserError(
+            f"{PARAMS}: train.initial_weights: {shown(str(path))} is not allowed: no such file; use "
+            f"{', '.join(known)}, or add the file"
         )
 
 

@@ -59,7 +59,9 @@ def main() -> None:
             run("git", "clone", "--quiet", top, clone)
             run("git", "--no-pager", "log", "-1", "--oneline")
             run("git", "cat-file", "-e", "HEAD:./dvc.lock")
-            if added := sorted((project / "data").glob("*.dvc")):
+            if added := sorted(
+                path for folder in ("data", "weights") for path in (project / folder).glob("*.dvc")
+            ):
                 cache = subprocess.check_output(
                     ["dvc", "cache", "dir"], cwd=ROOT, text=True
                 ).strip()

@@ -171,6 +171,7 @@ class FastMLP:
         self, network: nn.Module, split: Split, recipe: Recipe, seed: int, group: Group
     ) -> None:
         self.split, self.recipe, self.seed, self.group = split, recipe, seed, group
+        self.loss = recipe.loss.build(split.labels, len(split.classes))
         self.adam = FusedAdam(network, recipe.optimizer.learning_rate)
         layers = list(network.children())
         self.activations = [ACTIVATIONS[repr(layer)] for layer in layers[2::3]]
@@ -204,7 +205,7 @@ class FastMLP:
             for batches, logits, labels in ahead(prepare, order.split(images_ahead)):
                 for batch in batches:
                     self.step(batch)
-                total += totals(self.recipe.loss(logits, labels), logits, labels)
+                total += totals(self.loss(logits, labels), logits, labels)
                 bar.update(len(labels))
         return means(total, len(order))
 

@@ -37,8 +37,8 @@ class Loop:
         self.parameters = [weights for weights in network.parameters() if weights.requires_grad]
         self.device = self.parameters[0].device
         self.replicas = [Replica(network) for _ in range(recipe.shards)]
-        whole, rest = divmod(len(split), recipe.batch_size)
-        self.batches = max(1, whole) if recipe.drop_last else whole + (rest > 0)
+        self.batches = recipe.batches(len(split))
+        self.loss = recipe.loss.build(split.labels, len(split.classes))
         self.draw_from: DrawFrom = nullcontext
         self.like = self.rehearse()  # what is gathered of a shard
         self.row = self.like.pack()
@@ -92,7 +92,7 @@ class Loop:
             logits = replica.network(inputs)
             if logits.shape != (expected := (len(labels), len(self.split.classes))):
                 raise ValueError(f"the network returns {list(logits.shape)}, not {list(expected)}")
-            loss = self.recipe.loss(logits, labels)
+            loss = self.loss(logits, labels)
         with self.draw_from(None):
             gradients = torch.autograd.grad(loss / size, replica.parameters, materialize_grads=True)
         return ShardResult(gradients, replica.changes(), totals(loss, logits, labels))

@@ -1,7 +1,10 @@
 """The losses that a recipe can choose. To add one: a class, and a name in `Loss`."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -17,10 +20,21 @@ class CrossEntropy(Section):
 
     kind: Literal["cross_entropy"] = "cross_entropy"
     label_smoothing: Share = 0.0
+    class_weights: Literal["balanced"] | None = None  # as if each class had equally many images
 
-    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the sum of the losses, float32 [], of logits [n, classes] and labels int64 [n]."""
-        return cross_entropy(logits, labels, reduction="sum", label_smoothing=self.label_smoothing)
+    def build(self, labels: Tensor, classes: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss of a training on images with `labels`, int64 [N].
+
+        It maps logits float32 [n, classes] and labels int64 [n] to the sum of their losses, float32 [].
+        """
+        loss = partial(cross_entropy, reduction="sum", label_smoothing=self.label_smoothing)
+        if not self.class_weights:
+            return loss
+        images = torch.bincount(labels, minlength=classes).clamp(min=1)
+        weights = len(labels) / (
+            classes * images
+        )  # as scikit-learn's; their mean over all images is 1
+        return lambda logits, labels: loss(logits, labels, weight=weights.to(logits.device))
 
 
 Loss = CrossEntropy  # Annotated[CrossEntropy | Other, Field(discriminator="kind")]

@@ -50,6 +50,12 @@ def validate(network: nn.Module, validation: Split, group: Group) -> dict[str, f
     return results
 
 
+def best(epochs: list[Results]) -> int:
+    """Return the number, from 1, of the first epoch with the lowest validation loss; 0 of none."""
+    losses = [results["validation"]["loss"] for results in epochs]
+    return losses.index(min(losses)) + 1 if losses else 0
+
+
 def check_finite(network: nn.Module, results: Results, learning_rate: float, key: str) -> None:
     """Refuse a training whose losses or weights have become infinite or NaN.
 

@@ -13,6 +13,10 @@ class Replica:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = copy.deepcopy(network).train()
+        for module in self.network.modules():
+            own = list(module.parameters(recurse=False))
+            if own and not any(weights.requires_grad for weights in own):
+                module.eval()  # a frozen layer keeps its statistics, too
         for copied, weights in zip(self.network.parameters(), network.parameters(), strict=True):
             copied.data = weights.data
         self.parameters = [copied for copied in self.network.parameters() if copied.requires_grad]

@@ -58,7 +58,7 @@ def lay_out(name: str) -> None:
     params = read_yaml(ROOT / PARAMS)
     recipe = name.removesuffix(PLAIN)
     base, key, value = VARIANTS.get(recipe, (recipe, "epochs", 2))
-    params["recipes"] = {recipe: params["recipes"][base] | {"epochs": 2}}
+    params["recipes"] = {recipe: params["recipes"][base] | {"epochs": 2, "min_steps": 0}}
     set_value(params["recipes"][recipe], key, value)
     if name.endswith(PLAIN):
         params["recipes"][recipe]["augmentation"] = []
