@@ -42,6 +42,11 @@ def main(inputs: Inputs, outputs: Outputs) -> None:
     if launch.is_requested():
         launch.launch()
     device = pick_device(params.device)
+    if recipe.precision != "float32" and device.type == "cpu":
+        raise UserError(
+            f"{PARAMS}: recipes.{params.recipe}.precision: {recipe.precision} is for GPUs: use "
+            "float32, or set train.device"
+        )
     fingerprint = inputs.fingerprint | {"device": device.type, "processor": processor(device)}
     with join(fingerprint, own_threads(device), device) as group:
         if group.main and group.size > recipe.shards:

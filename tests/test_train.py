@@ -208,7 +208,6 @@ def test_a_training_starts_from_the_weights_of_another(
 ):
     run_stage(main)
     earlier, path = load_network()[0].state_dict(), Path("weights/earlier.pth")
-    path.parent.mkdir()
     WEIGHTS.rename(path)
     rate = {"recipes.tutorial.optimizer.learning_rate": 1e-20}
     set_values(prepared, **{"train.initial_weights": str(path), **rate})
@@ -227,6 +226,14 @@ def test_a_training_starts_from_the_weights_of_another(
     run_stage(main)
     for name, value in load_network()[0].state_dict().items():
         assert torch.equal(value, earlier[name]) == (not name.startswith("7."))
+
+
+def test_other_precisions_are_for_gpus(prepared: Path):
+    set_values(prepared, **{"recipes.tutorial.precision": "bfloat16"})
+    with pytest.raises(
+        UserError, match=r"^params.yaml: recipes.tutorial.precision: bfloat16 is for"
+    ):
+        run_stage(main)
 
 
 def test_random_weights_are_not_frozen(prepared: Path):

@@ -1,7 +1,7 @@
 """The augmentations that a recipe can choose. To add one: a class, and a name in `Augmentation`.
 
 Each maps a shard's images float32 [n, channels, height, width] in [0, 1] to such images, and draws from
-the generator that it is given, on the CPU.
+the generator that it is given, on their device.
 """
 
 import math
@@ -26,7 +26,8 @@ class Affine(Section):
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
-        angle, stretch_x, stretch_y, shear, right, down = 2 * torch.rand(6, n, generator=rng) - 1
+        drawn = 2 * torch.rand(6, n, generator=rng, device=rng.device) - 1
+        angle, stretch_x, stretch_y, shear, right, down = drawn
         angle, shear = angle * math.radians(self.rotation), shear * self.shear
         stretch_x, stretch_y = 1 + stretch_x * self.scaling, 1 + stretch_y * self.scaling
         # A grid's coordinates are from -1 to 1.
@@ -36,7 +37,7 @@ class Affine(Section):
             torch.stack([cosine * stretch_x, (shear * cosine - sine) * stretch_y, right], dim=1),
             torch.stack([sine * stretch_x, (shear * sine + cosine) * stretch_y, down], dim=1),
         )
-        maps = torch.stack(rows, dim=1).to(images.device)
+        maps = torch.stack(rows, dim=1)
         return grid_sample(
             images, affine_grid(maps, list(images.shape), align_corners=False), align_corners=False
         )
@@ -54,8 +55,9 @@ class Elastic(Section):
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
-        scale = self.displacement * 2 / torch.tensor([width, height]).view(1, 2, 1, 1)
-        displacements = (torch.randn(n, 2, 5, 5, generator=rng) * scale).to(images.device)
+        sides = torch.tensor([width, height], device=rng.device).view(1, 2, 1, 1)
+        displacements = torch.randn(n, 2, 5, 5, generator=rng, device=rng.device)
+        displacements = displacements * (self.displacement * 2 / sides)
         smooth = interpolate(
             displacements, size=(height, width), mode="bicubic", align_corners=True
         )
@@ -70,7 +72,7 @@ class Mirror(Section):
     kind: Literal["mirror"]
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        mirrored = (torch.rand(len(images), generator=rng) < 0.5).to(images.device)
+        mirrored = torch.rand(len(images), generator=rng, device=rng.device) < 0.5
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
 
 
@@ -84,7 +86,8 @@ class Crop(Section):
         n, _, height, width = images.shape
         if self.padding >= min(height, width):
             raise ValueError(f"crop: padding {self.padding}: use less than the image's side")
-        offsets = torch.randint(0, 2 * self.padding + 1, (2, n), generator=rng).to(images.device)
+        places = 2 * self.padding + 1
+        offsets = torch.randint(0, places, (2, n), generator=rng, device=rng.device)
         padded = pad(images, (self.padding,) * 4, mode="reflect")
         rows = offsets[0, :, None] + torch.arange(height, device=images.device)
         columns = offsets[1, :, None] + torch.arange(width, device=images.device)
@@ -102,7 +105,7 @@ class Colour(Section):
     saturation: Share
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        amounts = (2 * torch.rand(3, len(images), 1, 1, 1, generator=rng) - 1).to(images.device)
+        amounts = 2 * torch.rand(3, len(images), 1, 1, 1, generator=rng, device=rng.device) - 1
         shares = (self.brightness, self.contrast, self.saturation)
         brightness, contrast, saturation = (
             1 + amount * share for amount, share in zip(amounts, shares, strict=True)
@@ -126,7 +129,7 @@ class Erase(Section):
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
-        place = torch.rand(2, n, 1, generator=rng).to(images.device)
+        place = torch.rand(2, n, 1, generator=rng, device=rng.device)
         # The centre may be at the edge: then less of the square is in the image.
         inside = [
             (torch.arange(size, device=images.device) - centre * size).abs() * 2 < self.side

@@ -6,6 +6,7 @@ generator, so the number of workers never changes them. `fast_mlp.py` is faster 
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -26,6 +27,13 @@ def before_step(parameters: list[nn.Parameter]) -> None:
     """Change a batch's gradients, such as by nn.utils.clip_grad_norm_(parameters, 1.0)."""
 
 
+def keep_on(device: torch.device, split: Split) -> Split:
+    """Return the split with its images on a GPU, if they take at most half of the GPU's free memory."""
+    if device.type != "cuda" or split.images.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+        return split
+    return replace(split, images=split.images.to(device), labels=split.labels.to(device))
+
+
 class Loop:
     """Trains `network` in place, on the device where it is, one epoch after the other."""
 
@@ -33,13 +41,20 @@ class Loop:
         self, network: nn.Module, split: Split, recipe: Recipe, seed: int, group: Group
     ) -> None:
         """Raises ValueError: the network cannot be trained on a shard of this recipe."""
-        self.split, self.recipe, self.seed, self.group = split, recipe, seed, group
+        self.recipe, self.seed, self.group = recipe, seed, group
         self.parameters = [weights for weights in network.parameters() if weights.requires_grad]
         self.device = self.parameters[0].device
+        self.split = keep_on(self.device, split)
         self.replicas = [Replica(network) for _ in range(recipe.shards)]
         self.batches = recipe.batches(len(split))
         self.loss = recipe.loss.build(split.labels, len(split.classes))
         self.draw_from: DrawFrom = nullcontext
+        self.autocast = partial(
+            torch.autocast,
+            self.device.type,
+            getattr(torch, recipe.precision),
+            enabled=recipe.precision != "float32",
+        )
         self.like = self.rehearse()  # what is gathered of a shard
         self.row = self.like.pack()
         for weights in self.parameters:
@@ -51,7 +66,7 @@ class Loop:
     def epoch(self, epoch: int) -> dict[str, float]:
         """Train for one epoch, from 1; return means over its batches as they were trained on."""
         order = torch.randperm(len(self.split), generator=make_generator(self.seed, epoch))
-        batches = order.split(self.recipe.batch_size)[: self.batches]
+        batches = order.to(self.split.labels.device).split(self.recipe.batch_size)[: self.batches]
         total = torch.zeros(1 + len(METRICS), device=self.device)
         bar = tqdm(batches, f"epoch {epoch}", disable=self.group.quiet)
         for batch, indices in enumerate(bar, start=1):
@@ -64,7 +79,7 @@ class Loop:
         shards = [shard for shard in indices.tensor_split(self.recipe.shards) if len(shard)]
 
         def compute(number: int, row: Tensor) -> None:
-            rng = make_generator(self.seed, epoch, batch, number)
+            rng = make_generator(self.seed, epoch, batch, number, self.device)
             self.compute_shard(number, shards[number], len(indices), rng).pack(row)
 
         rows = self.group.gather(compute, len(shards), self.row)
@@ -89,7 +104,9 @@ class Loop:
             inputs = to_input(images)
             for augment in self.recipe.augmentation:
                 inputs = augment(inputs, rng)
-            logits = replica.network(inputs)
+            with self.autocast():
+                logits = replica.network(inputs)
+            logits = logits.float()
             if logits.shape != (expected := (len(labels), len(self.split.classes))):
                 raise ValueError(f"the network returns {list(logits.shape)}, not {list(expected)}")
             loss = self.loss(logits, labels)
@@ -101,7 +118,8 @@ class Loop:
         """Compute the smallest shard; raises ValueError: the network cannot be trained on it."""
         last = torch.arange(len(self.split)).split(self.recipe.batch_size)[self.batches - 1]
         indices = last[: max(1, len(last) // self.recipe.shards)]
-        compute = partial(self.compute_shard, 0, indices, len(last), make_generator(self.seed, 0))
+        rng = make_generator(self.seed, 0, device=self.device)
+        compute = partial(self.compute_shard, 0, indices, len(last), rng)
         try:
             self.draw_from = choose_draw_from(compute, self.device)
             return compute()

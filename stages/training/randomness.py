@@ -18,14 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode  # documented, for al
 from stages.runtime.errors import UserError
 
 
-def make_generator(seed: int, epoch: int, batch: int = 0, shard: int = 0) -> torch.Generator:
-    """Return the generator, on the CPU, of one shard of one batch of one epoch.
+def make_generator(
+    seed: int, epoch: int, batch: int = 0, shard: int = 0, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """Return the generator, on `device`, of one shard of one batch of one epoch.
 
     Batch 0 is the epoch itself: the order of its images. No generator outlives its shard, so any
     process can compute any shard, and a training can resume at any epoch.
     """
     mixed = np.random.SeedSequence((seed, epoch, batch, shard)).generate_state(1)
-    return torch.Generator().manual_seed(int(mixed[0]))
+    return torch.Generator(device).manual_seed(int(mixed[0]))
 
 
 TORCH = "torch's default generator"

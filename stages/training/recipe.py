@@ -50,6 +50,7 @@ class Recipe(Section):
     batch_size: PositiveInt
     shards: Annotated[int, Field(ge=1, le=256)]
     drop_last: bool = False  # of the epoch's batches, the last where it is incomplete
+    precision: Literal["float32", "bfloat16"] = "float32"  # of a GPU's layers; weights are float32
     keep: Literal["last", "best"] = "last"  # the weights of which epoch; best: validation loss
     patience: PositiveInt | None = (
         None  # epochs without a lower validation loss that end a training

@@ -117,7 +117,7 @@ def test_images_move_by_the_affine_map(monkeypatch: pytest.MonkeyPatch):
     """Two pixels to the left and three down, in place of what is drawn."""
     drawn = torch.zeros(6, 80)
     drawn[4], drawn[5] = 1.0, -1.5  # of `translate`, where each pixel comes from
-    monkeypatch.setattr(torch, "rand", lambda *shape, generator: (drawn + 1) / 2)
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator, device: (drawn + 1) / 2)
     moved = affine(translate=2.0)(INPUTS, rng())
     torch.testing.assert_close(moved[..., 3:, :-2], INPUTS[..., :-3, 2:], atol=1e-4, rtol=0)
     assert moved[..., -2:].abs().max() < 1e-4  # what comes in from outside is background
