@@ -125,8 +125,8 @@ def test_a_value_that_is_not_allowed_is_named(
         (
             "  seed: 0                 # draws initial",
             "  epochs: 3  #",
-            "train.epochs: unknown key; allowed are recipe, seed, device (a recipe's own are below "
-            "recipes.NAME)",
+            "train.epochs: unknown key; allowed are recipe, seed, device, initial_weights (a recipe's "
+            "own are below recipes.NAME)",
         ),
         (
             "recipe: tutorial",
@@ -209,7 +209,7 @@ def test_a_stage_refuses_a_mistake_in_its_sections_before_any_work(
     edit(key, "high")
     with pytest.raises(UserError, match=rf"^params\.yaml: {key}: 'high' is not allowed: "):
         run_stage(stage.main)
-    assert sorted(Path().iterdir()) == [Path("data"), PARAMS]
+    assert sorted(Path().iterdir()) == [Path("data"), PARAMS, Path("weights")]
     assert not Path("data/prepared").exists()
 
 

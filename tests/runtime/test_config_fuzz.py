@@ -4,6 +4,7 @@ FUZZ_EXAMPLES=4000 tries more of them than CI does.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import partial
@@ -56,6 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         monkeypatch.chdir(tmp_path_factory.mktemp("project"))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         Path("dvc.yaml").write_text(PIPELINE)
+        shutil.copytree(ROOT / "weights", "weights")
         for path, count in ((TRAIN, 60), (VALIDATION, 20)):
             store(path, random_images(count), torch.arange(count) % 10)
         for name in "ab":
