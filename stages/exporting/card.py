@@ -74,7 +74,7 @@ Recipe `{training["recipe"]}`, with these parameters:
 ```json
 {json.dumps({"network": provenance["network"], **training["parameters"]}, indent=2)}
 ```
-
+{_origin(training)}
 ## Results on the test set
 
 Accuracy {metrics["accuracy"]:.2%}, loss {metrics["loss"]:.4f} nats, macro F1 {metrics["macro_f1"]:.4f}.
@@ -117,6 +117,17 @@ Run these lines in the project's folder. A picture needs the form of the data fi
 
 {usage}
 """.encode()
+
+
+def _origin(training: dict) -> str:
+    """Return a paragraph on the weights that the training started from, if it was given any."""
+    if not (given := training.get("initial_weights")):
+        return ""
+    random = ", ".join(f"`{name}`" for name in given["random"]) or "nothing"
+    return (
+        f"\nIt started from the weights in `{given['file']}`, with the SHA-256\n`{given['sha256']}`; "
+        f"random was {random}.\n"
+    )
 
 
 def _cell(text: str) -> str:

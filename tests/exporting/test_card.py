@@ -38,6 +38,17 @@ def test_it_says_what_was_trained_on_what():
     assert parameters == {"network": NETWORK, "epochs": 7}
 
 
+def test_it_says_which_weights_the_training_started_from():
+    assert "It started from" not in CARD
+    given = {"file": "weights/a.pth", "sha256": "0" * 64, "random": ["fc.weight", "fc.bias"]}
+    training = PROVENANCE["training"] | {"initial_weights": given}
+    card = render(PROVENANCE | {"training": training}, SCORES, SIZES, PARAMS).decode()
+    assert (
+        "\n```\n\nIt started from the weights in `weights/a.pth`, with the SHA-256\n"
+        f"`{'0' * 64}`; random was `fc.weight`, `fc.bias`.\n\n## Results" in card
+    )
+
+
 def test_it_has_every_class_and_the_bins_that_have_images():
     assert "Accuracy 66.67%, loss 33.3333 nats, macro F1 0.1667." in CARD
     zero, one, *others = cells("## Results on the test set")
