@@ -157,15 +157,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--show",
         type=Path,
-        metavar="FILE.png",
+        metavar="FILE.svg",
         help=f"draw the network's input for the first {MAX_SHOWN} pictures",
     )
     parser.add_argument(
         "--model", type=Path, default=MODEL, help="default: models/model.onnx of this project"
     )
     options = parser.parse_args()
-    if options.show and options.show.suffix.lower() != ".png":
-        parser.error(f"--show {printable(options.show)}: the name must end in .png")
+    if options.show and options.show.suffix.lower() != ".svg":
+        parser.error(f"--show {printable(options.show)}: the name must end in .svg")
     if options.show and not options.show.parent.is_dir():
         parser.error(f"--show {printable(options.show)}: no such folder; create it first")
     return options

@@ -22,7 +22,7 @@ PREDICTIONS = Path("metrics/predictions.csv")
 PER_CLASS = Path("metrics/per_class.csv")
 CALIBRATION = Path("metrics/calibration.csv")
 CONFUSIONS = Path("metrics/confusions.csv")
-MISTAKES = Path("metrics/mistakes.png")
+MISTAKES = Path("metrics/mistakes.svg")
 
 
 def main(inputs: Inputs, outputs: Outputs) -> None:

@@ -16,7 +16,7 @@ from stages.runtime.outputs import Outputs
 from stages.runtime.splits import TEST, TRAIN, VALIDATION, checksum, save_split
 
 METRICS = Path("metrics/dataset.json")
-SAMPLES = Path("metrics/samples.png")
+SAMPLES = Path("metrics/samples.svg")
 
 
 def main(inputs: Inputs, outputs: Outputs) -> None:

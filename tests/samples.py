@@ -1,13 +1,17 @@
 """Small inputs for stages and rooms, and how they are run on them in this process."""
 
+import base64
+import io
 import tempfile
 import uuid
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from PIL import Image
 
 from stages.datasets.layout import read_picture
 from stages.networks.feed_forward import FeedForward
@@ -69,6 +73,16 @@ def random_images(count: int) -> torch.Tensor:
 def read_drawing(source: BinaryIO, size: int = 28) -> np.ndarray:
     """Read a picture in MNIST's layout, uint8 [size, size]."""
     return read_picture(source, "drawing", (1, size, size))[0]
+
+
+def read_sheet(svg: bytes) -> tuple[Image.Image, list[str]]:
+    """Return the picture in an SVG file of `draw_sheet`, and the lines of its captions."""
+    root = ET.fromstring(svg)
+    (picture,) = (one for one in root if one.tag.endswith("}image"))
+    content = base64.b64decode(picture.attrib["href"].removeprefix("data:image/png;base64,"))
+    return Image.open(io.BytesIO(content)), [
+        text.strip() for text in root.itertext() if text.strip()
+    ]
 
 
 class AnyInputs(Inputs):

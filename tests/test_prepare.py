@@ -12,7 +12,7 @@ from stages.prepare import METRICS, SAMPLES, main
 from stages.runtime.errors import UserError
 from stages.runtime.splits import TEST, TRAIN, VALIDATION, load_split
 from tests.project import change
-from tests.samples import run_stage
+from tests.samples import read_sheet, run_stage
 
 
 @pytest.fixture
@@ -73,7 +73,9 @@ def test_metrics_and_samples_describe_the_splits(digits_params: Path):
             "pixel_deviation": pytest.approx(split.images.double().std(correction=0).item()),
         }
     training = load_split(TRAIN)
-    sheet = np.asarray(Image.open(SAMPLES))
+    picture, names = read_sheet(SAMPLES.read_bytes())
+    assert names == list("0123456789")
+    sheet = np.asarray(picture)
     assert sheet.shape == (10 * 67, 10 * 44)
     for label, column in ((0, 0), (3, 9), (9, 5)):
         shown = sheet[label * 67 + 4 :, column * 44 + 4 :][:36, :36]

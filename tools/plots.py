@@ -216,7 +216,7 @@ def write_images(plots: Plots, revisions: list[str], folder: Path) -> None:
             else:
                 revision = "-" + re.sub(r"[^\w.]", "-", plot["revisions"][0])
                 name = Path(file).stem + (revision if several else "")
-                image = Path(plot["url"]).read_bytes()
+                image = vl_convert.svg_to_png(Path(plot["url"]).read_text("utf-8"), scale=2)
             (folder / f"{name}.png").write_bytes(image)
 
 

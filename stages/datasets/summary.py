@@ -42,7 +42,7 @@ def _numbers(dataset: Dataset, indices: np.ndarray) -> dict:
 
 
 def draw_samples(dataset: Dataset, indices: np.ndarray) -> bytes:
-    """Return a PNG with a row for each class, the first of its images at `indices`.
+    """Return an SVG file with a row for each class, the first of its images at `indices`.
 
     Of more than 30 classes it shows the first 30.
     """

@@ -10,7 +10,7 @@ COUNT = 24
 
 
 def gallery(split: Split, logits: torch.Tensor) -> bytes:
-    """Return a PNG of at most 24 wrongly classified images of `split`, the most confident first.
+    """Return an SVG file of at most 24 wrongly classified images of `split`, the most confident first.
 
     `logits` are float32 [N, classes]. Each image has a caption: its predicted and its actual class, the
     network's confidence, and the number of the image.

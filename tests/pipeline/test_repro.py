@@ -32,7 +32,7 @@ RESULTS = [
     "metrics/predictions.csv",
     "metrics/calibration.csv",
     "metrics/confusions.csv",
-    "metrics/mistakes.png",
+    "metrics/mistakes.svg",
     "metrics/export.json",
 ]
 
@@ -146,7 +146,7 @@ def test_without_mnist_repro_never_changes_the_dataset(project: Project):
     assert "set MNIST_MIRROR=<" in output
     assert "dvc exp run -S prepare.dataset=digits" in output
     # DVC removes a stage's outputs before it runs; these are in Git.
-    assert project.git_status() == " D metrics/dataset.json\n D metrics/samples.png\n"
+    assert project.git_status() == " D metrics/dataset.json\n D metrics/samples.svg\n"
 
 
 @needs_mnist

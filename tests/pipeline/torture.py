@@ -20,9 +20,9 @@ from tests.project import Project, Running, lend_environment
 from tools.working_tree import copy_working_tree
 
 OUTPUTS = {
-    "prepare": ["data/prepared/*.safetensors", "metrics/dataset.json", "metrics/samples.png"],
+    "prepare": ["data/prepared/*.safetensors", "metrics/dataset.json", "metrics/samples.svg"],
     "train": ["models/model_weights.pth", "models/network.json", "metrics/train.json"],
-    "evaluate": ["metrics/evaluate.json", "metrics/*.csv", "metrics/mistakes.png"],
+    "evaluate": ["metrics/evaluate.json", "metrics/*.csv", "metrics/mistakes.svg"],
     "export": ["models/model.*", "models/README.md", "metrics/export.json"],
 }
 KILLS = ("stage", "dvc", "group", "interrupt", "terminate")

@@ -46,7 +46,7 @@ def test_predict_prints_the_names(model: Path, tmp_path: Path):
     prediction = json.loads(output("--json"))
     assert (prediction["class"], prediction["runner_up"]) == (NAMES[11], NAMES[10])
     assert list(prediction["probabilities"]) == NAMES
-    assert f"three.png  {NAMES[11]}" in output("--show", str(tmp_path / "sheet.png"))
+    assert f"three.png  {NAMES[11]}" in output("--show", str(tmp_path / "sheet.svg"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.predict.demo import png
 from tests.predict.drawings import DRAWINGS, draw
 from tests.predict.models import CERTAIN, CLASSES, DATASET, write_model
 from tests.project import ROOT, clean_environment
-from tests.samples import read_drawing
+from tests.samples import read_drawing, read_sheet
 
 COMMAND = [sys.executable, "-m", "predict", "--model"]
 
@@ -180,15 +180,16 @@ def test_a_damaged_model_is_one_line(tmp_path: Path):
 def test_the_sheet_shows_the_networks_input(constant: Path, tmp_path: Path):
     for digit in (0, 1):
         draw(digit).save(tmp_path / f"{digit}.png")
-    sheet_path = tmp_path / "sheets/sheet.png"
+    sheet_path = tmp_path / "sheets/sheet.svg"
     assert b"no such folder" in predict(constant, "--show", sheet_path, tmp_path, code=2).stderr
     assert not sheet_path.parent.exists()
     sheet_path.parent.mkdir()
     predict(constant, "--show", sheet_path, tmp_path)
-    with Image.open(sheet_path) as sheet:
-        cell = np.asarray(sheet)[4 : 4 + 84 : 3, 4 : 4 + 84 : 3]
+    sheet, captions = read_sheet(sheet_path.read_bytes())
+    cell = np.asarray(sheet)[4 : 4 + 84 : 3, 4 : 4 + 84 : 3]
     assert np.array_equal(cell, 255 - read_drawing(io.BytesIO(png(draw(0)))))
-    assert b"must end in .png" in predict(constant, "--show", "sheet.jpg", "-", code=2).stderr
+    assert captions[::2] == ["3", "3"]
+    assert b"must end in .svg" in predict(constant, "--show", "sheet.jpg", "-", code=2).stderr
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -109,8 +109,8 @@ def test_the_page_has_each_chart_once_with_its_title(page_of_one: Path, open_pag
         section = page.locator("section").nth(number)
         assert section.locator("h2").all_text_contents() == [heading]
         kinds = [section.locator(kind).count() for kind in ("svg", "img")]
-        assert kinds == ([0, 1] if file.endswith(".png") else [1, 0])
-    drawn = [file for file in CHARTS if not file.endswith(".png")]
+        assert kinds == ([0, 1] if file.endswith(".svg") else [1, 0])
+    drawn = [file for file in CHARTS if not file.endswith(".svg")]
     shapes = dict(zip(drawn, page.locator("svg").evaluate_all(SHAPES), strict=True))
     assert all(shapes[file] >= least for file, least in MARKS.items()), shapes
     for image in page.locator("img").all():
@@ -136,7 +136,7 @@ def test_two_revisions_are_distinguished(committed: Project, tmp_path: Path, ope
     for width, smallest in ((1280, 10), (375, 9)):
         page = open_page(path, width)
         assert page.locator("h2").all_text_contents() == list(CHARTS.values())
-        pictures = sum(file.endswith(".png") for file in CHARTS)
+        pictures = sum(file.endswith(".svg") for file in CHARTS)
         assert page.locator("figcaption").all_text_contents() == ["workspace", name] * pictures
         for chart in page.locator("svg").all():
             texts = chart.locator("text").all_text_contents()
