@@ -27,7 +27,7 @@ def main(inputs: Inputs, outputs: Outputs) -> None:
     for path, indices in splits.items():
         save_split(outputs, path, dataset.images, dataset.labels, about, indices)
     outputs.write_json(METRICS, summarise(dataset, splits))
-    outputs.write_bytes(SAMPLES, draw_samples(dataset, splits[TRAIN]))
+    outputs.write_bytes(SAMPLES, draw_samples(dataset, splits[TRAIN], params.seed))
     train, validation, test = map(len, splits.values())
     print(
         f"{params.dataset}: {train:,} training, {validation:,} validation, {test:,} test images of "

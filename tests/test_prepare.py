@@ -72,16 +72,26 @@ def test_metrics_and_samples_describe_the_splits(digits_params: Path):
             "pixel_mean": pytest.approx(split.images.double().mean().item()),
             "pixel_deviation": pytest.approx(split.images.double().std(correction=0).item()),
         }
+
+
+def test_samples_are_drawn_from_all_images_of_a_class(digits_params: Path):
+    """They were the first ten files, which are often of one source."""
+    run_stage(main)
     training = load_split(TRAIN)
     picture, names = read_sheet(SAMPLES.read_bytes())
     assert names == list("0123456789")
     sheet = np.asarray(picture)
     assert sheet.shape == (10 * 67, 10 * 44)
-    for label, column in ((0, 0), (3, 9), (9, 5)):
-        shown = sheet[label * 67 + 4 :, column * 44 + 4 :][:36, :36]
-        image = training.images[training.labels == label][column]
-        picture = Image.fromarray(255 - image.numpy()[0])
-        assert np.array_equal(shown, picture.resize((36, 36), Image.Resampling.BICUBIC))
+    for label in range(10):
+        images = 255 - training.images[training.labels == label].numpy()[:, 0]
+        drawn = [
+            Image.fromarray(image).resize((36, 36), Image.Resampling.BICUBIC).tobytes()
+            for image in images
+        ]
+        cells = [sheet[label * 67 + 4 :, column * 44 + 4 :][:36, :36] for column in range(10)]
+        places = [drawn.index(cell.tobytes()) for cell in cells]
+        assert len(set(places)) == 10
+        assert max(places) >= 50
 
 
 @pytest.mark.parametrize(

@@ -41,16 +41,17 @@ def _numbers(dataset: Dataset, indices: np.ndarray) -> dict:
     }
 
 
-def draw_samples(dataset: Dataset, indices: np.ndarray) -> bytes:
-    """Return an SVG file with a row for each class, the first of its images at `indices`.
+def draw_samples(dataset: Dataset, indices: np.ndarray, seed: int) -> bytes:
+    """Return an SVG file with a row for each class: ten of its images at `indices`, drawn by `seed`.
 
     Of more than 30 classes it shows the first 30.
     """
+    rng = np.random.default_rng(seed)
     pictures: list[Image.Image | None] = []
     captions: list[tuple[str]] = []
     layout = dataset.about["layout"]
     for label, name in enumerate(dataset.about["classes"][:MAX_ROWS]):
-        of_class = indices[dataset.labels[indices] == label][:COLUMNS]
+        of_class = rng.permutation(indices[dataset.labels[indices] == label])[:COLUMNS]
         pictures += [to_picture(dataset.images[index], layout) for index in of_class]
         pictures += [None] * (COLUMNS - len(of_class))
         captions += [(name,)] + [("",)] * (COLUMNS - 1)
