@@ -11,7 +11,7 @@ from stages.metrics.scores import score
 from stages.networks.checkpoint import load_network
 from stages.networks.inference import predict_batches
 from stages.reporting.confusions import worst_confusions
-from stages.reporting.gallery import gallery
+from stages.reporting.mistakes import Mistake, find_mistakes, gallery
 from stages.reporting.params import EvaluateParams
 from stages.runtime.inputs import Inputs
 from stages.runtime.outputs import Outputs
@@ -22,7 +22,8 @@ PREDICTIONS = Path("metrics/predictions.csv")
 PER_CLASS = Path("metrics/per_class.csv")
 CALIBRATION = Path("metrics/calibration.csv")
 CONFUSIONS = Path("metrics/confusions.csv")
-MISTAKES = Path("metrics/mistakes.svg")
+MISTAKES = Path("metrics/mistakes.csv")
+GALLERY = Path("metrics/mistakes.svg")
 
 
 def main(inputs: Inputs, outputs: Outputs) -> None:
@@ -42,7 +43,9 @@ def main(inputs: Inputs, outputs: Outputs) -> None:
         outputs.write_csv(path, table[0], (row.values() for row in table))
     confusions = worst_confusions(predicted, test.labels, test.classes)
     outputs.write_csv(CONFUSIONS, ("pair", "images"), confusions)
-    outputs.write_bytes(MISTAKES, gallery(test, logits))
+    wrong, mistakes = find_mistakes(test, logits)
+    outputs.write_csv(MISTAKES, Mistake._fields, mistakes)
+    outputs.write_bytes(GALLERY, gallery(test, wrong, mistakes))
     outputs.write_json(METRICS, scores.metrics)
     accuracy, loss = scores.metrics["accuracy"], scores.metrics["loss"]
     print(f"Test accuracy: {accuracy:.2%}, loss: {loss:.6f}")

@@ -25,7 +25,9 @@ def main(inputs: Inputs, outputs: Outputs) -> None:
     splits = dict(zip((TRAIN, VALIDATION, TEST), split(dataset, params), strict=True))
     about = dataset.about | {"splits_sha256": checksum(*splits.values())}
     for path, indices in splits.items():
-        save_split(outputs, path, dataset.images, dataset.labels, about, indices)
+        # Others need no paths: by a new name of a picture alone, the network is not trained again.
+        paths = dataset.paths if path == TEST else None
+        save_split(outputs, path, dataset.images, dataset.labels, about, indices, paths)
     outputs.write_json(METRICS, summarise(dataset, splits))
     outputs.write_bytes(SAMPLES, draw_samples(dataset, splits[TRAIN], params.seed))
     train, validation, test = map(len, splits.values())

@@ -47,6 +47,14 @@ def test_evaluate_scores_the_stored_network_on_the_test_set(
     empty = [row for row in table("calibration") if row["correct"] == row["incorrect"] == "0"]
     assert empty
     assert all(row["confidence"] == row["accuracy"] == "" for row in empty)
+    mistakes = table("mistakes")
+    assert {row["picture"] for row in mistakes} == set("01234")
+    assert [float(row["probability"]) for row in mistakes] == sorted(
+        (float(row["probability"]) for row in mistakes), reverse=True
+    )
+    for row in mistakes:
+        index = int(row["picture"])
+        assert [row["actual"], row["predicted"]] == rows[1 + index].split(",")
     pairs = {(row["pair"], int(row["images"])) for row in table("confusions")}
     assert pairs == set(worst_confusions(predicted, labels, CLASSES))
     assert all(

@@ -1,5 +1,7 @@
 import hashlib
+import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,8 @@ from stages.datasets import digits, idx
 from stages.prepare import METRICS, SAMPLES, main
 from stages.runtime.errors import UserError
 from stages.runtime.splits import TEST, TRAIN, VALIDATION, load_split
-from tests.project import change
-from tests.samples import read_sheet, run_stage
+from tests.project import ROOT, change
+from tests.samples import read_drawing, read_sheet, run_stage
 
 
 @pytest.fixture
@@ -92,6 +94,18 @@ def test_samples_are_drawn_from_all_images_of_a_class(digits_params: Path):
         places = [drawn.index(cell.tobytes()) for cell in cells]
         assert len(set(places)) == 10
         assert max(places) >= 50
+
+
+def test_the_test_set_knows_the_files_of_its_pictures(params_file: Path):
+    change(params_file, "dataset: mnist", "dataset: symbols")
+    shutil.copytree(ROOT / "data/symbols", "data/symbols")
+    run_stage(main)
+    test = load_split(TEST)
+    assert test.paths is not None and len(set(test.paths)) == len(test) == 40
+    for path, image, label in zip(test.paths, test.images, test.labels, strict=True):
+        assert Path(path).parent == Path("data/symbols", test.classes[label])
+        assert np.array_equal(read_drawing(io.BytesIO(Path(path).read_bytes())), image[0])
+    assert load_split(TRAIN).paths is None  # else a new name of a file would train again
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def load_samples(path: Path, dataset: dict) -> list[tuple[int, np.ndarray]]:
     None, if the file is missing, damaged, or not of this `dataset`: the demo works without them.
     """
     try:
-        images, labels, stored = parse_split(map_file(path))
+        images, labels, stored, _ = parse_split(map_file(path))
     except (OSError, *DAMAGED):
         return []
     if stored != dataset:

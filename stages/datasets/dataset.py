@@ -28,6 +28,7 @@ class Dataset:
     test: np.ndarray | None  # mask of the test set, bool [N]; None: not yet chosen
     about: dict  # name, title, classes, layout, …: recorded in every file made from it
     unreadable: int = 0  # pictures that were skipped
+    paths: list[str] | None = None  # of the N pictures; None: the images had no files
     first: np.ndarray = field(init=False)  # int64 [N]: the index of the first equal image
 
     def __post_init__(self) -> None:
@@ -106,8 +107,9 @@ def load_folder(params: PrepareParams, description: FolderDescription, inputs: I
         include={"title", "licence", "source", "cite"}, exclude_none=True
     )
     about = {"name": name, "title": name, "classes": classes, "layout": layout} | texts
-    dataset = Dataset(images, labels, test if has_test else None, about, len(problems))
-    _check_repeated(dataset, [picture.path for picture in pictures])
+    paths = [picture.path for picture in pictures]
+    dataset = Dataset(images, labels, test if has_test else None, about, len(problems), paths)
+    _check_repeated(dataset, paths)
     return dataset
 
 

@@ -33,6 +33,7 @@ class Split:
     images: "torch.Tensor"  # uint8 [N, C, H, W]: channels (1 or 3), height, width
     labels: "torch.Tensor"  # int64 [N]
     dataset: dict  # as given to `save_split`
+    paths: list[str] | None  # of the pictures, below the project; None: the images had no files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,6 +49,10 @@ class Split:
         """The names of the classes, in the order of their labels."""
         return self.dataset["classes"]
 
+    def name(self, index: int) -> str:
+        """Return the path of an image's picture, or the image's number if it has none."""
+        return self.paths[index] if self.paths else str(index)
+
     def take(self, indices: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
         """Return the images uint8 [n, C, H, W] and labels int64 [n] at `indices`, int64 [n]."""
         return self.images[indices], self.labels[indices]
@@ -60,11 +65,13 @@ def save_split(  # noqa: PLR0913, PLR0917
     labels: np.ndarray,
     dataset: dict,
     indices: np.ndarray | None = None,
+    paths: list[str] | None = None,
 ) -> None:
     """Store images uint8 [N, C, H, W] and labels int64 [N], or those of them at `indices`, int64 [n].
 
     `dataset` describes them: the names of its `classes`, and the texts of the model card. It is in the
-    file's metadata, with the SHA-256 of the file in which these 64 letters are zeros.
+    file's metadata, with the `paths` of the N pictures or those at `indices`, if given, and with the
+    SHA-256 of the file in which these 64 letters are zeros.
     """
     indices = np.arange(len(labels)) if indices is None else indices
     shape = (len(indices), *images.shape[1:])
@@ -73,9 +80,11 @@ def save_split(  # noqa: PLR0913, PLR0917
         for first in range(0, len(indices), AT_ONCE):
             chosen[first : first + AT_ONCE] = images[indices[first : first + AT_ONCE]]
         # One entry of metadata: safetensors writes several in random order.
-        about = json.dumps({"sha256": ZEROS, "dataset": dataset})
+        about = {"sha256": ZEROS, "dataset": dataset}
+        if paths:
+            about["paths"] = [paths[index] for index in indices]
         arrays = {"images": chosen, "labels": labels[indices]}
-        safetensors.numpy.save_file(arrays, temporary, {"about": about})
+        safetensors.numpy.save_file(arrays, temporary, {"about": json.dumps(about)})
         with temporary.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
             digest = hashlib.sha256(content).hexdigest()
             first = content.find(ZEROS.encode())
@@ -90,10 +99,10 @@ def checksum(*arrays: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def parse_split(content: mmap.mmap) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Return images uint8 [N, C, H, W], labels int64 [N] and the data set in the content of a file.
+def parse_split(content: mmap.mmap) -> tuple[np.ndarray, np.ndarray, dict, list[str] | None]:
+    """Return images uint8 [N, C, H, W], labels int64 [N], data set and paths in the content of a file.
 
-    The form is that of safetensors. The arrays are views of the content.
+    The form is that of safetensors. The arrays are views of the content. Without paths, these are None.
 
     Raises:
         one of DAMAGED: `save_split` did not write it.
@@ -116,7 +125,7 @@ def parse_split(content: mmap.mmap) -> tuple[np.ndarray, np.ndarray, dict]:
     classes = len(about["dataset"]["classes"])
     if len(images) != len(labels) or not ((labels >= 0) & (labels < classes)).all():
         raise ValueError("its labels are not those of its images and classes")
-    return images, labels, about["dataset"]
+    return images, labels, about["dataset"], about.get("paths")
 
 
 def load_split(path: Path, inputs: Inputs | None = None, dataset: dict | None = None) -> Split:
@@ -128,8 +137,8 @@ def load_split(path: Path, inputs: Inputs | None = None, dataset: dict | None = 
     import torch  # here, since the demo reads the files without it
 
     try:
-        images, labels, about = parse_split(inputs.map(path) if inputs else map_file(path))
-        split = Split(torch.from_numpy(images), torch.from_numpy(labels), about)
+        images, labels, about, paths = parse_split(inputs.map(path) if inputs else map_file(path))
+        split = Split(torch.from_numpy(images), torch.from_numpy(labels), about, paths)
         if path != VALIDATION and not len(split):
             raise ValueError("no images")
     except FileNotFoundError:

@@ -8,9 +8,9 @@ import safetensors.numpy
 import torch
 
 from stages.runtime.errors import UserError
-from stages.runtime.splits import VALIDATION, Split, load_split
+from stages.runtime.splits import VALIDATION, Split, load_split, save_split
 from tests.project import ROOT
-from tests.samples import DATASET, store
+from tests.samples import DATASET, store, write
 
 PATH = Path("data/prepared/train.safetensors")
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 1, 28, 28), dtype=np.uint8)
@@ -48,6 +48,18 @@ def test_a_stored_split_is_loaded_unchanged(stored: Split):
     assert np.array_equal(stored.labels.numpy(), LABELS)
     assert stored.dataset == DATASET
     assert np.array_equal(safetensors.numpy.load_file(PATH)["images"], IMAGES)
+
+
+def test_paths_are_stored_with_their_images(stored: Split):
+    assert stored.paths is None
+    assert stored.name(7) == "7"
+    paths = [f"data/größer/{number}.png" for number in range(30)]
+    chosen = np.array([3, 29, 0])
+    write(lambda outputs: save_split(outputs, PATH, IMAGES, LABELS, DATASET, chosen, paths))
+    split = load_split(PATH)
+    assert split.paths == [paths[3], paths[29], paths[0]]
+    assert split.name(1) == paths[29]
+    assert np.array_equal(split.images.numpy(), IMAGES[chosen])
 
 
 def test_images_are_taken_in_any_order_again_and_again(stored: Split):

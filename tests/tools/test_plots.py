@@ -188,6 +188,23 @@ def test_many_epochs(committed: Project, tmp_path: Path, open_page: Open):
     assert_readable(open_page(make_page(committed, tmp_path), 375), 10)
 
 
+def test_the_files_of_the_20_most_confident_mistakes_are_named(
+    committed: Project, tmp_path: Path, open_page: Open
+):
+    folder = f"data/letters/test/{'a long name ' * 5}"
+    rows = [f"{folder}/{number:04}.jpg,4,9,{1 - number / 100}" for number in range(30)]
+    path = committed.folder / "metrics/mistakes.csv"
+    path.write_text("\n".join(["picture,actual,predicted,probability", *rows, ""]))
+    page = open_page(make_page(committed, tmp_path), 375)
+    section = page.locator("section").nth(list(CHARTS).index("metrics/mistakes.csv"))
+    texts = section.locator("svg text").all_text_contents()
+    files = [text for text in texts if text.endswith(".jpg")]
+    assert [text[-8:] for text in files] == [f"{number:04}.jpg" for number in range(20)]
+    assert all(text.startswith("…") for text in files)
+    assert texts.count("predicted 9, is 4, 99.0%") == 1
+    assert_readable(page, 10)
+
+
 def test_dark_mode(page_of_one: Path, open_page: Open):
     page = open_page(page_of_one, 1280)
     light, dark = {}, {}
