@@ -12,7 +12,7 @@ from stages.datasets.layout import Shape
 from stages.datasets.look import Look, choose, look
 from stages.datasets.params import Layout, PrepareParams
 from stages.runtime.config import PARAMS
-from stages.runtime.errors import UserError, printable
+from stages.runtime.errors import UserError, printable, refuse
 from stages.runtime.inputs import Inputs
 from stages.runtime.splits import checksum
 
@@ -87,22 +87,19 @@ def load_folder(params: PrepareParams, description: FolderDescription, inputs: I
     layout, shape = choose_layout(params, description, paths, inputs)
     images, problems = folder.read_pictures(paths, layout, shape, inputs)
     lines = [f"{printable(pictures[index].path)}: {problems[index]}" for index in problems]
-    if problems and not params.skip_unreadable:
-        more = f" (and {len(lines) - 1:,} more)" if len(lines) > 1 else ""
-        raise UserError(
-            f"{lines[0]}{more}; repair or remove it, or set prepare.skip_unreadable to true in {PARAMS}"
-        )
+    if not params.skip_unreadable:
+        remedy = f"repair or remove it, or set prepare.skip_unreadable to true in {PARAMS}"
+        refuse(f"{line}; {remedy}" for line in lines)
     for line in lines:
         print(f"skipped: {line}")
     pictures = [picture for index, picture in enumerate(pictures) if index not in problems]
     labels = np.array([picture.label for picture in pictures], np.int64)
     test = np.array([picture.test for picture in pictures], bool)
-    for mask, split in ((~test, "train"), (test, "test")) if has_test else ():
-        if empty := set(range(len(classes))) - set(labels[mask]):
-            raise UserError(
-                f"{DATA / name}: no readable picture of the class {classes[min(empty)]} in {split}/; "
-                "add some"
-            )
+    refuse(
+        f"{DATA / name}: no readable picture of the class {classes[label]} in {split}/; add some"
+        for mask, split in (((~test, "train"), (test, "test")) if has_test else ())
+        for label in sorted(set(range(len(classes))) - set(labels[mask]))
+    )
     texts = description.model_dump(
         include={"title", "licence", "source", "cite"}, exclude_none=True
     )
@@ -133,17 +130,18 @@ def choose_layout(
 
 
 def _check_repeated(dataset: Dataset, paths: list[str]) -> None:
-    """Refuse a picture in both train/ and test/, and warn of pictures with two labels."""
-    warnings = []
+    """Refuse pictures in both train/ and test/, and warn of pictures with two labels."""
+    leaks, warnings = [], []
     for index in dataset.repeated:
         first = dataset.first[index]
         pair = f"{paths[first]} and {paths[index]}: the same picture after layout"
         if dataset.test is not None and dataset.test[index] != dataset.test[first]:
-            raise UserError(
+            leaks.append(
                 f"{pair}, in train/ and in test/, so the test accuracy would be too high; remove one"
             )
         if dataset.labels[index] != dataset.labels[first]:
             warnings.append(f"{pair}, with two labels; remove one, or try another prepare.layout")
+    refuse(leaks)
     for line in warnings[:MAX_WARNINGS]:
         print(f"warning: {printable(line)}")
     if len(warnings) > MAX_WARNINGS:

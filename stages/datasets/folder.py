@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
+from itertools import compress
 from multiprocessing import active_children
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -30,7 +31,7 @@ from stages.datasets.pictures import (
     PictureError,
     check_size,
 )
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, refuse
 from stages.runtime.inputs import Inputs, ignored, refuse_rules
 from stages.runtime.outputs import scratch_array
 from stages.runtime.processes import end_with_parent, usable_cores
@@ -75,22 +76,23 @@ def list_pictures(name: str, inputs: Inputs | None = None) -> tuple[list[str], b
         _check_splits(root)
     else:
         tops = [root]
-    folders = [_class_folders(top) for top in tops]
+    folders = _collect(_class_folders, tops)
     classes = sorted(folders[0])
-    if has_test and (unpaired := sorted(set(folders[0]) ^ set(folders[1]))):
-        raise UserError(
-            f"{root}: the class {unpaired[0]} is not in both train/ and test/; add it or remove it"
-        )
+    refuse(
+        f"{root}: the class {name} is not in both train/ and test/; add it or remove it"
+        for name in sorted(set(folders[0]) ^ set(folders[-1]))
+    )
     if not 2 <= len(classes) <= MAX_CLASSES:
         raise UserError(
             f"{root}: {len(classes)} classes; use 2 to {MAX_CLASSES} folders with the pictures of one "
             "class each"
         )
+    files = _collect(_files, [by_class[name] for by_class in folders for name in classes])
+    labels = [(label, top.name == "test") for top in tops for label in range(len(classes))]
     pictures = [
-        Picture(str(path), label, has_test and top.name == "test")
-        for top, by_class in zip(tops, folders, strict=True)
-        for label, class_name in enumerate(classes)
-        for path in _files(by_class[class_name])
+        Picture(str(path), label, has_test and test)
+        for (label, test), paths in zip(labels, files, strict=True)
+        for path in paths
     ]
     if inputs:
         _check_listing(root, pictures, inputs)
@@ -115,11 +117,11 @@ def _check_splits(root: Path) -> None:
         raise UserError(
             f"{root}: has no {missing.pop()}/; add it, or move the folders of the classes up"
         )
-    if extra := sorted(names - set(SPLITS)):
-        raise UserError(
-            f"{root / extra[0]}: next to train/ and test/; move its pictures into these "
-            "(prepare.validation_size holds some of train/ back)"
-        )
+    refuse(
+        f"{root / name}: next to train/ and test/; move its pictures into these "
+        "(prepare.validation_size holds some of train/ back)"
+        for name in sorted(names - set(SPLITS))
+    )
 
 
 def _class_folders(top: Path) -> dict[str, Path]:
@@ -129,20 +131,23 @@ def _class_folders(top: Path) -> dict[str, Path]:
     """
     folders: dict[str, Path] = {}
     similar: dict[str, str] = {}
+    faults = []
     for path in _folders(top):
         name = unicodedata.normalize("NFC", path.name)
         if not name.isprintable() or name != name.strip():
-            raise UserError(
+            faults.append(
                 f"{path}: the name of a class has printable letters, and no space at its ends; rename "
                 "it"
             )
+            continue
         earlier = similar.setdefault(name.casefold(), name)
         if earlier != name or name in folders:
-            raise UserError(
+            faults.append(
                 f"{top}: the classes {earlier} and {name} differ in case only, or in how their accents "
                 "are stored, which not all file systems keep apart; rename one"
             )
         folders[name] = path
+    refuse(faults)
     return folders
 
 
@@ -150,10 +155,10 @@ def _entries(folder: Path) -> list[Path]:
     """Return the files and folders in a folder, sorted by name, without hidden and ignored ones."""
     refuse_rules(folder)
     rules = ignored()
-    entries = []
-    for path in folder.iterdir():
+
+    def is_entry(path: Path) -> bool:
         if path.name.startswith("."):
-            continue
+            return False
         is_folder = path.is_dir()
         if is_folder and rules.match_file(str(path)):  # perhaps by "*.orig"
             raise UserError(
@@ -161,36 +166,55 @@ def _entries(folder: Path) -> list[Path]:
                 "remove the folder, or add the / to skip it"
             )
         if rules.match_file(f"{path}/" if is_folder else str(path)):
-            continue
+            return False
         if re.search(r"[\udc80-\udcff]", path.name):  # bytes that Python could not decode
             raise UserError(f"{path}: the name is not UTF-8, as DVC needs it; rename it")
         if path.is_symlink() and not path.is_file():
             raise UserError(f"{path}: a link, not to a file; replace it by a folder")
         if not (is_folder or path.is_file()):
             raise UserError(f"{path}: a pipe or a device, which DVC would wait for; remove it")
-        entries.append(path)
-    return sorted(entries, key=lambda path: (unicodedata.normalize("NFC", path.name), path.name))
+        return True
+
+    paths = sorted(
+        folder.iterdir(), key=lambda path: (unicodedata.normalize("NFC", path.name), path.name)
+    )
+    return list(compress(paths, _collect(is_entry, paths)))
 
 
 def _folders(folder: Path) -> list[Path]:
     entries = _entries(folder)
-    for path in entries:
-        if path.suffix.lower() in SUFFIXES:
-            raise UserError(f"{path}: next to the folders of the classes; move it into one")
+    refuse(
+        f"{path}: next to the folders of the classes; move it into one"
+        for path in entries
+        if path.suffix.lower() in SUFFIXES
+    )
     return [path for path in entries if path.is_dir()]
 
 
 def _files(folder: Path) -> list[Path]:
     files = _entries(folder)
-    for path in files:
-        if not path.is_file():
-            raise UserError(
-                f"{path}: no file; the folder of a class has pictures only (the folders above classes "
-                "are called train/ and test/); move or remove it"
-            )
+    refuse(
+        f"{path}: no file; the folder of a class has pictures only (the folders above classes are "
+        "called train/ and test/); move or remove it"
+        for path in files
+        if not path.is_file()
+    )
     if not files:
         raise UserError(f"{folder}: no pictures of this class; add some or remove the folder")
     return files
+
+
+def _collect(function: Callable[[Path], Result], paths: Iterable[Path]) -> list[Result]:
+    """Return the results of a function for all paths, or raise the faults of all together."""
+    results: list[Result] = []
+    faults: list[str] = []
+    for path in paths:
+        try:
+            results.append(function(path))
+        except UserError as error:
+            faults += error.args
+    refuse(faults)
+    return results
 
 
 def read_pictures(

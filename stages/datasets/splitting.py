@@ -7,7 +7,7 @@ import numpy as np
 from stages.datasets.dataset import Dataset
 from stages.datasets.params import PrepareParams
 from stages.runtime.config import PARAMS
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, refuse
 
 TEST_SHARE = 0.2  # of a folder without test/
 
@@ -49,11 +49,11 @@ def hold_out(
     different = np.unique(first)
     labels = dataset.labels[different]
     each = np.bincount(labels, minlength=len(classes))
-    if each.min() < 1 + left:
-        raise UserError(
-            f"data/{dataset.about['name']}: the class {classes[each.argmin()]} has {each.min()} "
-            f"different pictures for prepare.{name}, which needs {1 + left}; add some"
-        )
+    refuse(
+        f"data/{dataset.about['name']}: the class {classes[label]} has {each[label]} different "
+        f"pictures for prepare.{name}, which needs {1 + left}; add some"
+        for label in np.flatnonzero(each < 1 + left)
+    )
     share = amount if amount < 1 else amount / len(indices)
     lowest, highest = len(classes) / len(different), (each - left).sum() / len(different)
     if not lowest <= share <= highest:

@@ -1,17 +1,19 @@
-"""How a command reports an error: one line on stderr, without a traceback."""
+"""How a command reports errors: each is one line on stderr, without a traceback."""
 
 import gc
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from stages.runtime.processes import is_child
 
 ERROR_FILE = (
     "TORCHELASTIC_ERROR_FILE"  # set by torchrun, which collects its processes' errors there
 )
+
+MAX_FAULTS = 20  # lines of one error
 
 
 def printable(text: object) -> str:
@@ -35,20 +37,31 @@ def _bare(url: str) -> str:
 
 
 class UserError(Exception):
-    """A mistake that the user can correct.
+    """A mistake that the user can correct, or several of one kind.
 
-    The message is one line: the key or file, the value, what is allowed, what to do. Line breaks
-    within names are escaped.
+    Each of `faults` is one line: the key or file, the value, what is allowed, what to do. Line breaks
+    within names are escaped. The message has the first 20, and counts the others.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str):
-        super().__init__(printable(message))
+    def __init__(self, *faults: str):
+        super().__init__(*map(printable, faults))
+
+    def __str__(self) -> str:
+        more = len(self.args) - MAX_FAULTS
+        last = [f"and {more:,} more like these"] if more > 0 else []
+        return "\n".join([*self.args[:MAX_FAULTS], *last])
+
+
+def refuse(faults: Iterable[str]) -> None:
+    """Raise a `UserError` of all faults, if there are any."""
+    if found := list(faults):
+        raise UserError(*found)
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a command's `main`; report a `UserError` in one line and exit with its code.
+    """Run a command's `main`; report a `UserError`, one line for each fault, and exit with its code.
 
     An error of the operating system that names a file (disk full, not readable) is reported the same
     way. Any other exception is a fault of this project and keeps its traceback.
@@ -77,5 +90,6 @@ def _exit(error: UserError) -> None:
         get_error_handler().record_exception(error)
         signal.signal(signal.SIGTERM, previous)
     else:
-        print(f"error: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
     sys.exit(error.exit_code)

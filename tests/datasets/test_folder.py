@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from stages.datasets import folder
 from stages.datasets.dataset import Dataset, load
 from stages.datasets.params import PrepareParams
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, run_command
 from stages.runtime.inputs import ignored
 from stages.runtime.processes import usable_cores
 from tests.project import ROOT as REPOSITORY
@@ -64,11 +64,15 @@ def load_letters(**changes: object) -> Dataset:
     return load(PrepareParams(**defaults | changes), AnyInputs())
 
 
-def error_of_loading(**changes: object) -> str:
+def all_errors_of_loading(**changes: object) -> list[str]:
     with pytest.raises(UserError) as caught:
         load_letters(**changes)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return str(caught.value).splitlines()
+
+
+def error_of_loading(**changes: object) -> str:
+    (line,) = all_errors_of_loading(**changes)
+    return line
 
 
 @pytest.fixture
@@ -323,6 +327,58 @@ def test_a_fault_of_classes_and_splits_is_one_line(
 ):
     lay_out(*(f"{name}.png" for name in names))
     assert error_of_loading().startswith(f"data/letters{line}")
+
+
+# Of each kind of fault: what makes each of them, and how its line begins.
+SEVERAL: list[tuple[str, list[str], Callable[[Path], None], str]] = [
+    ("pictures that cannot be read", ["a/x.png", "b/y.png"], Path.touch, "/{}: an empty file"),
+    ("folders in classes", ["a/x", "b/y"], Path.mkdir, "/{}: no file; the folder of a class"),
+    ("pipes", ["a/x", "b/y"], os.mkfifo, "/{}: a pipe or a device"),
+    ("pictures beside classes", ["x.png", "y.png"], Path.touch, "/{}: next to the folders"),
+    ("classes without pictures", ["x", "y"], Path.mkdir, "/{}: no pictures of this class"),
+    ("names of classes", [" x", "y "], Path.mkdir, "/{}: the name of a class has printable"),
+]
+
+
+@pytest.mark.parametrize(
+    ("names", "make", "line"), [case[1:] for case in SEVERAL], ids=[case[0] for case in SEVERAL]
+)
+def test_all_faults_of_a_kind_are_named_at_once(
+    letters: None, names: list[str], make: Callable[[Path], None], line: str
+):
+    """They were named one a run."""
+    for name in names:
+        make(ROOT / name)
+    lines = all_errors_of_loading()
+    assert len(lines) == len(names)
+    for name, printed in zip(names, lines, strict=True):
+        assert printed.startswith("data/letters" + line.format(name))
+
+
+def test_all_classes_in_only_one_of_train_and_test_are_named(letters_with_test: None):
+    lay_out("train/c/4.png", "test/d/5.png", "test/e/6.png")
+    assert [line.partition(" is not")[0] for line in all_errors_of_loading()] == [
+        f"data/letters: the class {name}" for name in "cde"
+    ]
+
+
+def test_twenty_faults_are_named_and_the_others_counted(
+    letters_with_test: None, capsys: pytest.CaptureFixture[str], explained: Callable[[str], None]
+):
+    for number in range(25):
+        save(ROOT / f"train/b/again {number:02}.png", 3)
+        save(ROOT / f"test/a/again {number:02}.png", 3)
+    with pytest.raises(SystemExit):
+        run_command(load_letters)
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert len(lines) == 20
+    assert lines[19] == (
+        "error: data/letters/train/b/again 00.png and data/letters/test/a/again 19.png: the same "
+        "picture after layout, in train/ and in test/, so the test accuracy would be too high; remove "
+        "one"
+    )
+    assert last == "error: and 6 more like these"  # the others, and test/b/3.png
+    explained("\n".join([*lines, last]))
 
 
 def test_a_picture_in_train_and_test_is_refused(letters_with_test: None):
