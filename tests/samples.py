@@ -70,6 +70,12 @@ def random_images(count: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=generator)
 
 
+def random_pictures(count: int) -> list[Image.Image]:
+    """Return the same pictures each time: smooth shades of colours, RGB, 64 x 64."""
+    levels = np.random.default_rng(0).integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+    return [Image.fromarray(one).resize((64, 64), Image.Resampling.BICUBIC) for one in levels]
+
+
 def read_drawing(source: BinaryIO, size: int = 28) -> np.ndarray:
     """Read a picture in MNIST's layout, uint8 [size, size]."""
     return read_picture(source, "drawing", (1, size, size))[0]

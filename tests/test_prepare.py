@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from stages.prepare import METRICS, SAMPLES, main
 from stages.runtime.errors import UserError
 from stages.runtime.splits import TEST, TRAIN, VALIDATION, load_split
 from tests.project import ROOT, change
-from tests.samples import read_drawing, read_sheet, run_stage
+from tests.samples import random_pictures, read_drawing, read_sheet, run_stage
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def test_each_split_records_its_data_set(digits_params: Path):
 def test_metrics_and_samples_describe_the_splits(digits_params: Path):
     run_stage(main)
     metrics = json.loads(METRICS.read_text())
+    assert "near_duplicates" not in metrics  # of a published set
     assert (metrics["classes"], metrics["equal_images"], metrics["unreadable_images"]) == (10, 0, 0)
     for path in (TRAIN, VALIDATION, TEST):
         split = load_split(path)
@@ -106,6 +108,36 @@ def test_the_test_set_knows_the_files_of_its_pictures(params_file: Path):
         assert Path(path).parent == Path("data/symbols", test.classes[label])
         assert np.array_equal(read_drawing(io.BytesIO(Path(path).read_bytes())), image[0])
     assert load_split(TRAIN).paths is None  # else a new name of a file would train again
+
+
+def test_near_duplicates_of_test_pictures_are_a_warning(
+    params_file: Path, capsys: pytest.CaptureFixture[str], explained: Callable[[str], None]
+):
+    change(params_file, "dataset: mnist", "dataset: mine")
+    for number, picture in enumerate(random_pictures(60)):
+        split = "train" if number < 40 else "test"
+        path = Path(f"data/mine/{split}/{'ab'[number % 2]}/{number:02}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        if number < 7:
+            path = Path(f"data/mine/test/a/copy {number}.jpg")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            picture.save(path, quality=90)
+    run_stage(main)
+    warnings = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")
+    ]
+    assert warnings == [
+        *(
+            f"warning: data/mine/test/a/copy {number}.jpg and data/mine/train/{'ab'[number % 2]}/"
+            f"{number:02}.png: nearly the same picture, in the test set and outside of it, so the test "
+            "accuracy may be too high; remove one"
+            for number in range(5)
+        ),
+        "warning: 2 more test pictures are nearly the same as another picture",
+    ]
+    explained("\n".join(warnings))
+    assert json.loads(METRICS.read_text())["near_duplicates"] == 7
 
 
 @pytest.mark.parametrize(

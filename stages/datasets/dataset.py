@@ -142,7 +142,12 @@ def _check_repeated(dataset: Dataset, paths: list[str]) -> None:
         if dataset.labels[index] != dataset.labels[first]:
             warnings.append(f"{pair}, with two labels; remove one, or try another prepare.layout")
     refuse(leaks)
-    for line in warnings[:MAX_WARNINGS]:
+    warn(warnings, "pictures have two labels")
+
+
+def warn(lines: list[str], fault: str) -> None:
+    """Print the first five lines as warnings, and how many more pictures have the `fault`."""
+    for line in lines[:MAX_WARNINGS]:
         print(f"warning: {printable(line)}")
-    if len(warnings) > MAX_WARNINGS:
-        print(f"warning: {len(warnings) - MAX_WARNINGS:,} more pictures have two labels")
+    if len(lines) > MAX_WARNINGS:
+        print(f"warning: {len(lines) - MAX_WARNINGS:,} more {fault}")

@@ -14,13 +14,20 @@ SIDE = 36  # pixels of an image on the sheet: one that a phone shows in its natu
 BATCH = 10_000  # images; bounds memory
 
 
-def summarise(dataset: Dataset, splits: dict[Path, np.ndarray]) -> dict:
-    """Return the numbers of each split by its name; `splits` has the indices, int64 [n]."""
+def summarise(
+    dataset: Dataset, splits: dict[Path, np.ndarray], near_duplicates: int | None
+) -> dict:
+    """Return the numbers of each split by its name; `splits` has the indices, int64 [n].
+
+    None `near_duplicates` are left out: nobody looked for them.
+    """
     summary = {
         "classes": len(dataset.about["classes"]),
         "equal_images": len(dataset.repeated),
         "unreadable_images": dataset.unreadable,
     }
+    if near_duplicates is not None:
+        summary["near_duplicates"] = near_duplicates
     return summary | {path.stem: _numbers(dataset, indices) for path, indices in splits.items()}
 
 
