@@ -32,6 +32,7 @@ RESULTS = [
     "metrics/predictions.csv",
     "metrics/calibration.csv",
     "metrics/confusions.csv",
+    "metrics/mistakes.csv",
     "metrics/mistakes.svg",
     "metrics/export.json",
 ]
