@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Container
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -13,7 +14,7 @@ def working_tree_files() -> list[str]:
     return [name for name in listing.split("\0") if name and (ROOT / name).is_file()]
 
 
-def copy_working_tree(folder: Path, without: tuple[str, ...] = ()) -> None:
+def copy_working_tree(folder: Path, without: Container[str] = ()) -> None:
     """Copy the files that Git tracks or would track, except `without`, and commit them there."""
     for name in working_tree_files():
         if name not in without:
