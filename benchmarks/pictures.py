@@ -1,0 +1,306 @@
+"""`python -m benchmarks.pictures`: our recipes on sets of pictures, beside common methods.
+
+A row of a set is measured in processes of its own and stored at once in benchmarks/pictures.json, from
+which the tables in benchmarks/pictures.md are made.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import psutil
+import yaml
+from safetensors import safe_open
+
+from benchmarks.bench import HERE, ROOT, measured
+from benchmarks.drawn_pictures import SETS, draw
+from tools.machine import machine
+from tools.working_tree import copy_working_tree, working_tree_files
+
+ROUNDS = 2  # of an epoch by each program
+CONTENDER = [sys.executable, "-m", "benchmarks.picture_contenders"]
+QUIET = 0.05  # share of the cores that other processes may use
+
+
+def copy_project(folder: Path, pictures: Path, recipe: str, epochs: int | None, **prepare) -> None:
+    """Copy this project, make a folder of pictures its data set, and choose a recipe.
+
+    `epochs` None leaves the recipe as it is. `prepare` has parameters of that stage.
+    """
+    copy_working_tree(folder, {name for name in working_tree_files() if name.startswith("data/")})
+    (folder / "data").mkdir()
+    (folder / "data" / pictures.name).symlink_to(pictures)
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    # The user's own layout and size would not be what the row says.
+    params["prepare"] |= {"dataset": pictures.name, "layout": None, "size": None} | prepare
+    params["train"]["recipe"] = recipe
+    if epochs:
+        params["recipes"][recipe]["epochs"] = epochs
+        params["recipes"][recipe].pop("min_steps", None)  # would add epochs
+    path.write_text(yaml.safe_dump(params))
+
+
+def stage(project: Path, name: str) -> dict[str, float]:
+    """Run a stage; return its wall and CPU seconds.
+
+    Raises:
+        SystemExit: it failed, and has printed the reason.
+    """
+    before = os.times()
+    seconds, *_ = measured(project, "python", "-m", f"stages.{name}")
+    user, system = (now - then for now, then in zip(os.times()[2:4], before[2:4], strict=True))
+    return {"seconds": seconds, "cpu_seconds": user + system}
+
+
+def recipe(
+    name: str, layouts: Sequence[str | None], epochs: int | None, pictures: Path, quick: bool
+) -> dict:
+    """Train and test a recipe with each layout; return what the most accurate one measured."""
+    runs = []
+    for layout in layouts:
+        with tempfile.TemporaryDirectory() as folder:
+            project = Path(folder) / "project"
+            copy_project(project, pictures, name, 1 if quick else epochs, layout=layout)
+            try:
+                stage(project, "prepare")
+            except SystemExit:
+                if layout != "drawing":
+                    raise
+                print(f"note: {name}: only photo, since prepare refuses drawing", file=sys.stderr)
+                continue
+            run = stage(project, "train") | {"layout": layout}
+            stage(project, "evaluate")
+            metrics = json.loads((project / "metrics/evaluate.json").read_text())
+            runs.append(run | {"accuracy": metrics["accuracy"]})
+    return max(runs, key=lambda run: run["accuracy"])
+
+
+def contender(name: str, pictures: Path, quick: bool, **options: object) -> dict:
+    """Run a contender (see picture_contenders.py) and return what it measured."""
+    if quick:
+        options |= {"svc": {"limit": 100}, "cnn": {"seconds": 1}}[name]
+    command = [*CONTENDER, name, str(pictures), json.dumps(options)]
+    return json.loads(measured(ROOT, *command)[2])
+
+
+def epoch(pictures: Path, quick: bool) -> dict:
+    """Time an epoch of the recipe `photo` by the train stage and by PyTorch's usual loop, in turn.
+
+    Each process trains for two epochs, of which the first is not counted, on all training pictures.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        copy_project(project, pictures, "photo", 2, layout="photo", validation_size=0)
+        prepared = stage(project, "prepare")
+        files = [project / f"data/prepared/{split}.safetensors" for split in ("train", "test")]
+        shapes = [safe_open(file, "np").get_slice("images").get_shape() for file in files]
+        options = {"size": shapes[0][-1], "epochs": 2}
+        commands = {
+            "photo": (project, [sys.executable, "-m", "stages.train"]),
+            "loop": (ROOT, [*CONTENDER, "loop", str(pictures), json.dumps(options)]),
+        }
+        runs: dict[str, list] = {name: [] for name in commands}
+        for _ in range(1 if quick else ROUNDS):
+            for name, (place, command) in commands.items():
+                runs[name].append(last_epoch(place, command))
+    return {
+        "size": shapes[0][-1],
+        "prepared_per_second": sum(shape[0] for shape in shapes) / prepared["seconds"],
+        **{
+            name: {key: statistics.mean(run[key] for run in found) for key in found[0]}
+            for name, found in runs.items()
+        },
+    }
+
+
+def last_epoch(folder: Path, command: list[str]) -> dict[str, float]:
+    """Run a training; return the wall and CPU seconds between its last two lines "Epoch …".
+
+    Raises:
+        SystemExit: it failed, and has printed the reason.
+    """
+    marks = []
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        watched = psutil.Process(process.pid)
+        for line in process.stdout:
+            if line.startswith("Epoch "):
+                marks.append((time.perf_counter(), sum(watched.cpu_times()[:4])))  # and of workers
+    if process.returncode:
+        sys.exit(f"error: {' '.join(command)} in {folder} ended with {process.returncode}")
+    (wall, cpu), (wall_end, cpu_end) = marks[-2:]
+    return {"seconds": wall_end - wall, "cpu_seconds": cpu_end - cpu}
+
+
+BOTH = ("drawing", "photo")
+plain = partial(contender, "cnn")
+# The title of each row, and what measures it of a folder of pictures, by a tiny budget if asked to.
+ROWS: dict[str, tuple[str, Callable[[Path, bool], dict]]] = {
+    "photo": ("`photo`; only data set and recipe are set", partial(recipe, "photo", [None], None)),
+    "convolutional": (
+        "`convolutional`, the better layout, 8 epochs",
+        partial(recipe, "convolutional", BOTH, 8),
+    ),
+    "convolutional-40": ("the same, 40 epochs", partial(recipe, "convolutional", BOTH, 40)),
+    "svc": (
+        "scikit-learn's SVC on raw 32 x 32 RGB, at most 5,000 training pictures",
+        partial(contender, "svc", limit=5000),
+    ),
+    "cnn-28-grey": (
+        "a plain three-block CNN, 28 x 28 grey, 60 s of CPU",
+        partial(plain, size=28, mode="L", mirror=False, seconds=60),
+    ),
+    "cnn-28": (
+        "the same, 28 x 28 RGB, mirrored at random, 60 s of CPU",
+        partial(plain, size=28, mode="RGB", mirror=True, seconds=60),
+    ),
+    "cnn-64": (
+        "the same, 64 x 64 RGB, mirrored at random, 200 s of CPU",
+        partial(plain, size=64, mode="RGB", mirror=True, seconds=200),
+    ),
+    "epoch": ("an epoch of `photo`", epoch),
+}
+
+
+def observed(row: str, pictures: Path, quick: bool) -> dict:
+    """Measure a row, the date, and the share of the cores that other processes used meanwhile."""
+    before = os.times()
+    psutil.cpu_percent()  # the next call returns that of all processes since this one
+    run = ROWS[row][1](pictures, quick)
+    busy = psutil.cpu_percent() / 100
+    *own, _, elapsed = (now - then for now, then in zip(os.times(), before, strict=True))
+    others = busy - sum(own) / elapsed / psutil.cpu_count()
+    if others > QUIET:
+        print(
+            f"note: other processes used {others:.0%} of the cores; repeat {row}", file=sys.stderr
+        )
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return run | {"date": today, "others": max(0, others)}
+
+
+def table(results: dict) -> str:
+    """Return the Markdown tables of the results."""
+    sets = results["sets"]
+    counts = (f"`{name}`: {one['train']:,}, {one['test']:,}" for name, one in sets.items())
+    lines = [
+        f"| training and test pictures | {' | '.join(counts)} |",
+        "|---|" + "--:|" * len(sets),
+    ]
+    for row, (title, _) in ROWS.items():
+        runs = [one["rows"].get(row) for one in sets.values()]
+        if row != "epoch" and any(runs):
+            lines.append(f"| {title} | {' | '.join(map(cell, runs))} |")
+    timed = {name: one["rows"]["epoch"] for name, one in sets.items() if "epoch" in one["rows"]}
+    if timed:
+        lines += [
+            "",
+            "| an epoch of `photo`, pictures | `photo` | usual loop | ratio | `prepare`, a second |",
+            "|---|--:|--:|--:|--:|",
+        ]
+    for name, run in timed.items():
+        ours, usual = run["photo"], run["loop"]
+        ratios = [f"{usual[key] / ours[key]:.2f}" for key in ("seconds", "cpu_seconds")]
+        title = f"`{name}`: {sets[name]['train']:,} of {run['size']} x {run['size']}{star(run)}"
+        per_second = f"{run['prepared_per_second']:,.0f}"
+        cells = (title, spent(ours, 1), spent(usual, 1), "; ".join(ratios), per_second)
+        lines.append(f"| {' | '.join(cells)} |")
+    about = results["machine"]
+    runs = [run for one in sets.values() for run in one["rows"].values()]
+    lines += [
+        "",
+        "Test accuracy; wall seconds; CPU seconds of the training. "
+        f"{about['cores']} cores of {about['cpu']}, Python {about['python']}, "
+        f"torch {about['torch']}, scikit-learn {about['scikit-learn']}, "
+        f"{max(run['date'] for run in runs)}.",
+    ]
+    if any(map(star, runs)):
+        lines[-1] += f" \\* Other processes used more than {QUIET:.0%} of the cores."
+    return "\n".join(lines) + "\n"
+
+
+def cell(run: dict | None) -> str:
+    """Return the cell of an accuracy, or of a row that was not measured."""
+    if not run:
+        return ""
+    layout = f" ({run['layout']})" if run.get("layout") else ""
+    return f"{run['accuracy']:.1%}{layout}; {spent(run)}{star(run)}"
+
+
+def spent(run: dict, digits: int = 0) -> str:
+    return f"{run['seconds']:.{digits}f} s; {run['cpu_seconds']:.{digits}f} s"
+
+
+def star(run: dict) -> str:
+    return " \\*" if run["others"] > QUIET else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "sets",
+        nargs="*",
+        default=[*SETS],
+        help=f"{', '.join(SETS)} (drawn), or a folder with train/CLASS and test/CLASS",
+    )
+    parser.add_argument(
+        "--rows", help=f"some of {','.join(ROWS)}; default: all (epoch: of folders)"
+    )
+    parser.add_argument("--missing", action="store_true", help="only rows that are not yet stored")
+    parser.add_argument("--quick", action="store_true", help="tiny budgets, as a test")
+    parser.add_argument("--output", type=Path, default=HERE)
+    arguments = parser.parse_args()
+    rows = arguments.rows.split(",") if arguments.rows else []
+    if unknown := set(rows) - ROWS.keys():
+        parser.error(f"--rows: {', '.join(sorted(unknown))}: choose from {','.join(ROWS)}")
+    folders = {
+        Path(name).name: None if name in SETS else Path(name).absolute() for name in arguments.sets
+    }
+    for folder in folders.values():
+        for split in ("train", "test"):
+            if folder and not any(folder.glob(f"{split}/*/*")):
+                sys.exit(
+                    f"error: {folder}: no pictures in {split}/CLASS/; move them into train/CLASS/ and "
+                    "test/CLASS/, since all rows are tested on the same pictures"
+                )
+    path = arguments.output / "pictures.json"
+    results = {"machine": machine(), "quick": arguments.quick, "sets": {}}
+    if path.exists():
+        stored = json.loads(path.read_text())
+        if stored | {"sets": {}} != results:
+            sys.exit(
+                f"error: {path}: of another machine, other packages or --quick; delete it, or choose "
+                "another --output"
+            )
+        results = stored
+    with tempfile.TemporaryDirectory() as temporary:
+        # A checkpoint in the user's cache folder would shorten a training.
+        os.environ["XDG_CACHE_HOME"] = f"{temporary}/cache"
+        for name, folder in folders.items():
+            pictures = folder or Path(temporary) / name
+            if not folder:
+                draw(name, pictures, *((30, 10) if arguments.quick else ()))
+            counts = {split: len([*pictures.glob(f"{split}/*/*")]) for split in ("train", "test")}
+            one = results["sets"].get(name, {})
+            if not counts.items() <= one.items():  # other pictures than those of the stored rows
+                one = results["sets"][name] = {**counts, "rows": {}}
+            for row in rows or [row for row in ROWS if row != "epoch" or folder]:
+                if arguments.missing and row in one["rows"]:
+                    continue
+                print(f"… {name}: {row}", file=sys.stderr)
+                one["rows"][row] = observed(row, pictures, arguments.quick)
+                path.write_text(json.dumps(results, indent=1) + "\n")
+                path.with_suffix(".md").write_text(table(results))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
