@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def path_of(module: str) -> Path | None:
     return next((path for path in candidates if path in MODULES), None)
 
 
+@cache
 def imports(path: Path) -> set[Path]:
     """Return the files of ours that a file imports, anywhere in it, for type checkers too."""
     names = set()
@@ -38,6 +40,7 @@ def imports(path: Path) -> set[Path]:
     return {file for name in names if (file := path_of(name))}
 
 
+@cache
 def all_imports(stage: str) -> set[Path]:
     """Return the files of ours that a stage imports, directly or not."""
     reached, pending = set(), {ROOT / f"stages/{stage}.py", ROOT / "stages/__init__.py"}
