@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 from collections.abc import Callable
 
 import pytest
@@ -94,20 +95,17 @@ def test_an_epoch_trains_on_every_image_once_in_batches(unclipped: None):
         torch.testing.assert_close(weights, expected)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("shards", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("name", "shards"),
+    [*((name, 2) for name in RECIPES), *((name, 4) for name in ("tutorial", "convolutional"))],
+)
 def test_training_learns_the_images(shapes: Split, name: str, shards: int):
-    """Those of our recipes fast; any other recipe better than with weights that hardly change."""
-    changes = {"epochs": 15, "batch_size": 20, "shards": shards, "augmentation": []}
-
-    def train(**more: object) -> tuple[float, list[dict[str, float]]]:
-        recipe = recipe_of(name, **changes, **more)
-        network = network_of(recipe)
-        _, results = trained(shapes, recipe, 2, network)
-        return mean_loss(predict_batches(network, shapes.images, 85), shapes.labels), results
-
-    loss, results = train()
-    assert loss < train(**{"optimizer.learning_rate": 1e-12})[0]
+    """Those of our recipes fast; any other recipe better than guessing, in eval mode."""
+    recipe = recipe_of(name, epochs=15, batch_size=20, shards=shards, augmentation=[])
+    network = network_of(recipe)
+    _, results = trained(shapes, recipe, 2, network)
+    loss = mean_loss(predict_batches(network, shapes.images, 85), shapes.labels)
+    assert loss < math.log(10)
     if name in OURS:
         assert results[0]["loss"] > 0.5
         assert results[-1]["loss"] < 0.7  # photo's cannot be below 0.5, by its label smoothing
