@@ -1,13 +1,12 @@
 """Checksums of all files that short runs of each recipe write: `python -m tests.pipeline.digests`.
 
-Also of the weights and the logits of torchvision's networks after a step. Those in digests.json are
+Also of the weights and the logits of large networks after a step (STEPS). Those in digests.json are
 printed as JSON; with --write, all are written to it, and the names of the files that changed are
 printed. They are the same on every x86-64 processor with AVX2 (docs/reproducibility.md). Names after
 the command select runs.
 
 QEMU computes `grid_sample` wrongly, which no processor does. So augmented recipes also run without
-augmentation, and under QEMU only so (EMULATED); and the recipes of torchvision's networks, which take
-it minutes, only for a step (NETWORKS).
+augmentation, and under QEMU only so (EMULATED); large networks, which take it minutes, only for a step.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from stages import evaluate, export, train
 from stages.datasets import digits
 from stages.exporting.verification import Measurement
 from stages.networks.inference import predict_batches
-from stages.networks.registry import build
+from stages.networks.registry import Network, build
 from stages.networks.torchvision_models import Torchvision
 from stages.runtime.config import PARAMS, read_yaml
 from stages.runtime.splits import TEST, TRAIN, VALIDATION
@@ -40,16 +39,24 @@ from tests.samples import RECIPES, recipe_of, run_stage, set_value, split_of, st
 FILE = Path(__file__).with_suffix(".json")
 PLAIN = " without augmentation"
 VARIANTS = {"gelu": ("tutorial", "network.activations", ["gelu", "relu"])}  # in no recipe
-AUGMENTED = [name for name, recipe in RECIPES.items() if recipe["augmentation"]]
-SLOW = [name for name, recipe in RECIPES.items() if recipe["network"]["kind"] == "torchvision"]
+STEPS: dict[str, Network] = {
+    f"torchvision {name}": Torchvision(kind="torchvision", name=name)
+    for name in get_args(Torchvision.model_fields["name"].annotation)
+}
+STEPS |= {f"a step of {name}": recipe_of(name).network for name in ("thorough", "photo")}
+LARGE = [
+    name
+    for name, recipe in RECIPES.items()
+    if f"a step of {name}" in STEPS or recipe["network"]["kind"] == "torchvision"
+]
 # In this order, which model.pth depends on: TorchScript numbers all that a process has traced. A
 # process for each would take QEMU much longer.
-NOT_AUGMENTED = [
-    name + PLAIN if name in AUGMENTED else name
-    for name in (*(name for name in RECIPES if name not in SLOW), *VARIANTS, *SLOW)
+EMULATED = [
+    name + PLAIN if name in RECIPES and RECIPES[name]["augmentation"] else name
+    for name in (*RECIPES, *VARIANTS)
+    if name not in LARGE
 ]
-NETWORKS = [f"torchvision {name}" for name in get_args(Torchvision.model_fields["name"].annotation)]
-EMULATED = NOT_AUGMENTED[: -len(SLOW)]
+NOT_EMULATED = [name for name in RECIPES if name not in EMULATED]
 IMAGES = {TRAIN: 70, VALIDATION: 20, TEST: 40}  # no multiples of a batch size
 
 
@@ -73,8 +80,8 @@ def lay_out(name: str) -> None:
 
 def run(name: str) -> dict[str, str]:
     """Train, evaluate and export by a recipe; return the SHA-256 of each file, by its path."""
-    if name in NETWORKS:
-        return run_network(name.removeprefix("torchvision "))
+    if name in STEPS:
+        return run_step(STEPS[name])
     # Results of the verification are in no file, and QEMU would have to start its processes.
     verifier = mock.Mock()
     verifier.return_value.measure.return_value = Measurement(0, 0)
@@ -96,9 +103,8 @@ def run(name: str) -> dict[str, str]:
         }
 
 
-def run_network(name: str) -> dict[str, str]:
-    """Train one of torchvision's networks for a step; return the SHA-256 of what results."""
-    config = Torchvision.model_validate({"kind": "torchvision", "name": name})
+def run_step(config: Network) -> dict[str, str]:
+    """Train a network for a step; return the SHA-256 of what results."""
     changes = {"batch_size": 8, "epochs": 1, "augmentation": []}
     recipe = recipe_of("photo", **changes).model_copy(update={"network": config})
     rng = torch.Generator().manual_seed(0)
@@ -121,7 +127,7 @@ def files() -> Iterator[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
-    parser.add_argument("names", nargs="*", default=NOT_AUGMENTED + NETWORKS + AUGMENTED)
+    parser.add_argument("names", nargs="*", default=[*EMULATED, *STEPS, *NOT_EMULATED])
     arguments = parser.parse_args()
     names = arguments.names
     before = json.loads(FILE.read_text()) if FILE.exists() else {}

@@ -23,7 +23,7 @@ from stages.networks.checkpoint import load_network
 from stages.networks.pixels import to_input
 from tests.pipeline import digests
 from tests.project import ROOT, Project
-from tests.samples import OURS, random_images, run_stage
+from tests.samples import OURS, RECIPES, random_images, run_stage
 
 AVX512 = Path("/proc/cpuinfo").exists() and " avx512dq " in Path("/proc/cpuinfo").read_text()
 EXPECTED = json.loads(digests.FILE.read_text())
@@ -43,6 +43,10 @@ def short_runs(*arguments: str, on: tuple[str, ...] = (), **environment: str) ->
         check=True,
     )
     return json.loads(result.stdout)
+
+
+def expected(names: list[str]) -> dict:
+    return {name: EXPECTED[name] for name in names if name in EXPECTED}
 
 
 @common_bytes
@@ -67,7 +71,8 @@ def test_mkls_kernels_for_avx_512_are_not_used():
         for variables in ({}, forced)
     )
     assert plain != other  # the variable still has its effect
-    assert short_runs(**forced) == EXPECTED
+    names = [*digests.EMULATED, *digests.STEPS]
+    assert short_runs(*names, **forced) == expected(names)
 
 
 # Intel's first processor with AVX2, and AMD's second generation. QEMU 7.2 emulates no AVX-512.
@@ -75,7 +80,7 @@ def test_mkls_kernels_for_avx_512_are_not_used():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("processor", "names"),
-    [("Haswell", digests.EMULATED + digests.NETWORKS), ("EPYC-Rome", digests.EMULATED)],
+    [("Haswell", [*digests.EMULATED, *digests.STEPS]), ("EPYC-Rome", digests.EMULATED)],
 )
 def test_other_processors_give_the_same_bytes(processor: str, names: list[str]):
     emulator = shutil.which("qemu-x86_64")
@@ -90,7 +95,7 @@ def test_other_processors_give_the_same_bytes(processor: str, names: list[str]):
                 raise
     else:
         pytest.skip(f"QEMU itself crashed {ATTEMPTS} times, which says nothing about bytes")
-    assert printed == {name: EXPECTED[name] for name in names if name in EXPECTED}
+    assert printed == expected(names)
 
 
 # The operations that PyTorch may execute. Names do not show where an operation is computed. That these
@@ -164,7 +169,7 @@ def watching(monkeypatch: pytest.MonkeyPatch) -> Callable[[], contextlib.Abstrac
     return watch
 
 
-@pytest.mark.parametrize("recipe", digests.NOT_AUGMENTED + digests.AUGMENTED)
+@pytest.mark.parametrize("recipe", [*RECIPES, *digests.VARIANTS])
 def test_pytorch_executes_only_what_is_known_to_be_equal(
     in_empty_folder: Path, watching: Callable, recipe: str
 ):
@@ -179,7 +184,7 @@ def test_pytorch_executes_only_what_is_known_to_be_equal(
         onnx_files.activation_ranges(classifier)
     known = set(" ".join(EQUAL.values()).split())
     unknown = (seen | seen_by_export) - known
-    if recipe.removesuffix(digests.PLAIN) in (*OURS, *digests.VARIANTS):
+    if recipe in (*OURS, *digests.VARIANTS):
         assert not unknown
         assert not seen.isdisjoint({"_log_softmax_backward_data", "one_hot"})  # of the threads
     elif unknown:
@@ -188,8 +193,8 @@ def test_pytorch_executes_only_what_is_known_to_be_equal(
         )
 
 
-@pytest.mark.parametrize("name", digests.NETWORKS)
-def test_torchvisions_networks_execute_only_what_is_known_to_be_equal(
+@pytest.mark.parametrize("name", digests.STEPS)
+def test_large_networks_execute_only_what_is_known_to_be_equal(
     in_empty_folder: Path, watching: Callable, name: str
 ):
     with watching() as seen:
