@@ -85,14 +85,7 @@ def test_a_second_run_executes_nothing(reproduced: Project):
             STAGES,
             marks=pytest.mark.slow,
         ),
-        pytest.param(
-            "dropout: 0.2",
-            "dropout: 0.1",
-            ["train", "evaluate", "export"],
-            marks=pytest.mark.slow,
-        ),
         ("batch_size: 1000   ", "batch_size: 100   ", ["evaluate"]),
-        pytest.param("tolerance: 1.0e-5", "tolerance: 1.0e-4", ["export"], marks=pytest.mark.slow),
     ],
 )
 def test_a_change_executes_its_stages_and_its_undoing_none(
@@ -107,16 +100,15 @@ def test_a_change_executes_its_stages_and_its_undoing_none(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["here", "a folder elsewhere"])
 def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
-    on_digits: tuple[Project, str], tmp_path: Path, place: str
+    on_digits: tuple[Project, str], tmp_path: Path
 ):
     expected = on_digits[0].read("dvc.lock")
     assert b"md5" in expected
-    project = Project(tmp_path / place / "project")
+    project = Project(tmp_path / "a folder elsewhere" / "project")
     copy_working_tree(project.folder)
     project.edit("params.yaml", "dataset: mnist", "dataset: digits")
-    outputs = {}
+    outputs = {result: on_digits[0].read(result) for result in RESULTS}
     for environment in (
         {"OMP_NUM_THREADS": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
         {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "UMASK": "077"},
@@ -127,9 +119,7 @@ def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
         assert executed(output) == STAGES
         assert project.read("dvc.lock") == expected
         # Files that DVC does not cache, too.
-        again = {result: project.read(result) for result in RESULTS}
-        assert outputs in ({}, again)
-        outputs = again
+        assert {result: project.read(result) for result in RESULTS} == outputs
 
 
 @pytest.mark.slow
