@@ -314,7 +314,8 @@ def main() -> None:
         }
         for _ in range(rounds):
             # The short ones, whose ratio is asked for, several times in turn.
-            for key in (*runs, "products", "tutorial", "products", "tutorial"):
+            more = () if arguments.quick else ("products", "tutorial", "products", "tutorial")
+            for key in (*runs, *more):
                 runs[key].append(contender(key, images, epochs=epochs))
         for key, trainings in runs.items():
             results[key] = summary(trainings, with_tests=key == "published")

@@ -31,7 +31,7 @@ with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
 
 
 def trained_with(**environment: str) -> list[str]:
-    """Return the checksums of the weights of two recipes, each trained for two epochs in one process."""
+    """Return the checksums of the weights of two recipes, trained for two epochs in one process."""
     result = subprocess.run(
         [sys.executable, "-c", DIGEST],
         cwd=ROOT,

@@ -77,8 +77,8 @@ def test_dvc_refuses_unknown_recipes_and_keys(committed: Project, explained: Cal
 
 @pytest.fixture
 def refused(committed: Project) -> Project:
-    """The same after an experiment that changed all results, and one that `train` refused."""
-    committed.run("dvc", "exp", "run", "--set-param", "train.recipe=fast")
+    """The same after an experiment that changed the results, and one that `train` refused."""
+    committed.run("dvc", "exp", "run", "--set-param", "train.recipe=fast", "evaluate")
     committed.run("dvc", "exp", "run", "--set-param", "recipes.fast.epochs=0", fails=True)
     return committed
 
@@ -92,7 +92,7 @@ def test_make_restore_goes_back_after_a_refused_experiment(refused: Project):
 
 
 def test_what_is_committed_after_a_refused_experiment_is_what_is_there(refused: Project):
-    refused.run("dvc", "exp", "run", "--set-param", "recipes.fast.epochs=2")
+    refused.run("dvc", "exp", "run", "--set-param", "recipes.fast.epochs=2", "evaluate")
     refused.run("git", "commit", "--quiet", "--all", "--message=Keep the results of fast")
     assert refused.git_status() == ""
     assert_index_is_right(refused)

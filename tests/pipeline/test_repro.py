@@ -160,12 +160,8 @@ def test_clones_share_their_downloads(project: Project):
     copy_working_tree(second.folder)
     assert second.repro("prepare", MNIST_MIRROR="/nowhere") == ["prepare"]
     second.run("git", "commit", "--quiet", "--all", "--message=Prepare", "--allow-empty")
-    text = second.read("params.yaml").decode()
-    (second.folder / "params.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 1", text))
-    output = second.run(
-        "dvc", "exp", "run", "--temp", "-S", "prepare.seed=1", MNIST_MIRROR="nowhere"
-    )
-    assert executed(output) == STAGES
+    temporary = ("dvc", "exp", "run", "--temp", "-S", "prepare.seed=1", "prepare")
+    assert executed(second.run(*temporary, MNIST_MIRROR="nowhere")) == ["prepare"]
 
 
 def dvc_md5(path: Path) -> str:

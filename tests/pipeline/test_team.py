@@ -80,7 +80,6 @@ def test_a_colleague_sees_the_changes_of_a_branch_and_runs_nothing(team: Team):
 
 SWEEP = """\
 --name slow -S train.recipe=fast -S recipes.fast.optimizer.learning_rate=2.0e-3
---name medium -S train.recipe=fast -S recipes.fast.optimizer.learning_rate=4.0e-3
 --name quick -S train.recipe=fast -S recipes.fast.optimizer.learning_rate=8.0e-3
 """
 
@@ -103,16 +102,12 @@ def test_hosts_share_a_sweep(team: Team):
         names.append(sorted(re.findall(r"^Reproducing experiment '(.+)'", output, re.MULTILINE)))
         host.run("bash", "-ec", push)
         assert host.git_status() == "?? sweep.txt\n"
-    assert names == [["medium"], ["quick", "slow"]]
+    assert names == [["quick"], ["slow"]]
 
     desk = team.member("desk")
     desk.run("dvc", "exp", "pull", "origin")
     _, commit = json.loads(desk.run("dvc", "exp", "show", "--json", "--no-fetch"))
-    assert {experiment["name"] for experiment in commit["experiments"]} == {
-        "slow",
-        "medium",
-        "quick",
-    }
+    assert {experiment["name"] for experiment in commit["experiments"]} == {"slow", "quick"}
     desk.run("dvc", "exp", "apply", "quick")
     assert desk.repro() == []
 
@@ -127,7 +122,7 @@ def test_two_branches_that_both_changed_the_lock_can_be_merged(team: Team):
         member.run("git", "switch", "--quiet", "--create", branch, "main")
         member.run("dvc", "checkout")
         member.edit("params.yaml", old, new)
-        member.repro()
+        member.repro("evaluate")
         publish(member, branch)
 
     assert "CONFLICT (content): Merge conflict in dvc.lock" in member.run(

@@ -62,7 +62,7 @@ def test_markdown():
 @pytest.mark.slow
 def test_the_command_compares_commits_and_fails_below_a_limit(committed: Project):
     committed.edit("params.yaml", "epochs: 10", "epochs: 1")
-    committed.repro()
+    committed.repro("evaluate")
     result = json.loads(committed.run(*COMPARE, "main", "--json"))
     for side, text in (
         ("before", committed.run("git", "show", "main:metrics/evaluate.json")),

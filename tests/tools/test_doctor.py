@@ -93,7 +93,7 @@ def test_a_stale_lock_of_dvcs_is_removed(committed: Project, holder: str, explai
     with subprocess.Popen(["sleep", "0" if holder == "zombie" else "60"]) as other:
         pid = 2**22 - 1 if holder == "gone" else other.pid
         info = {"pid": pid, "cmd": "dvc repro"}
-        target = str(committed.folder / "models/model.pth")
+        target = str(committed.folder / "data/prepared/train.safetensors")
         content = json.dumps({"write": {target: info}, "read": {}})
         if holder == "zombie":
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -103,7 +103,7 @@ def test_a_stale_lock_of_dvcs_is_removed(committed: Project, holder: str, explai
         explained(doctor(committed, fails=True))
         doctor(committed, "--fix")
         assert not path.exists()
-        committed.run("dvc", "repro", "--force", "--single-item", "export")
+        committed.run("dvc", "repro", "--force", "--single-item", "prepare")
         other.kill()
 
 

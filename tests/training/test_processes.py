@@ -71,9 +71,9 @@ def untrained(trained: tuple[Project, str], tmp_path: Path) -> tuple[Project, st
     return project, trained[1]
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("processes", [3, 5])
 def test_processes_give_the_bytes_of_one(untrained: tuple[Project, str], processes: int):
-    """Also where a fifth process has no shard."""
+    """Also where a process has more of the four shards than another, or none. Others try two."""
     project, expected = untrained
     output = project.run(*TRAIN, PET_NPROC_PER_NODE=str(processes))
     assert digest(project) == expected
@@ -109,10 +109,10 @@ def test_a_recipe_of_one_shard_trains_in_each_process(reproduced: Project):
 def test_dvc_records_the_same(committed: Project):
     lengthen(committed)  # so that there is something to record
     other = copy_of(committed, committed.folder.parent / "other")
-    committed.run("dvc", "repro")
+    committed.run("dvc", "repro", "train")
     shutil.rmtree(other.folder / ".dvc/cache/runs")  # it is to run, too
-    assert "Training on 2 processes" in other.run("dvc", "repro", PET_NPROC_PER_NODE="2")
-    for name in ("dvc.lock", "metrics/train.json", "metrics/epochs.csv", "metrics/evaluate.json"):
+    assert "Training on 2 processes" in other.run("dvc", "repro", "train", PET_NPROC_PER_NODE="2")
+    for name in ("dvc.lock", "metrics/train.json", "metrics/epochs.csv"):
         assert committed.read(name) == other.read(name)
     assert committed.git_status() == other.git_status()
 
