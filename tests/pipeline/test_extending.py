@@ -1,4 +1,4 @@
-"""A network, an augmentation and metrics are added as CONTRIBUTING.md shows, and run as any other."""
+"""A network, an augmentation and metrics are added as the pages show, and run as any other."""
 
 import csv
 import json
@@ -18,10 +18,10 @@ FLAGS = re.MULTILINE | re.DOTALL
 
 
 def examples() -> dict[str, str]:
-    """Return the examples of CONTRIBUTING.md by the file that each is for."""
-    page = (ROOT / "CONTRIBUTING.md").read_text()
-    found = re.findall(r"<!-- example: (\S+) -->.*?```\w+\n(.*?)```", page, re.DOTALL)
-    return dict(found)
+    """Return the examples of the pages by the file that each is for."""
+    pages = [ROOT / "CONTRIBUTING.md", ROOT / "docs/your-own-network.md"]
+    text = "".join(page.read_text() for page in pages)
+    return dict(re.findall(r"<!-- example: (\S+) -->.*?```\w+\n(.*?)```", text, re.DOTALL))
 
 
 def add_as_shown(project: Path) -> None:
