@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pictures`: our recipes on sets of pictures, beside common methods.
+"""`python -m benchmarks.pictures`: our recipes and common methods on sets of pictures.
 
 A row of a set is measured in processes of its own and stored at once in benchmarks/pictures.json, from
 which the tables in benchmarks/pictures.md are made.

@@ -65,7 +65,8 @@ def copy_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
         )
     layers = [name for name, layer in network.named_modules() if _is_layer(layer)]
     fitting = {name: value for name, value in given.items() if value.shape == own[name].shape}
-    for name in own.keys() - fitting.keys():
+    left = [name for name in own if name not in fitting]
+    for name in left:
         layer, _, kind = name.rpartition(".")
         if layer not in (layers[0], layers[-1]) and kind != "num_batches_tracked":
             found = f"has the shape {list(given[name].shape)}" if name in given else "is missing"
@@ -74,7 +75,7 @@ def copy_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> 
                 f"{list(own[name].shape)}; use the weights of the same network"
             )
     network.load_state_dict(fitting, strict=False)
-    return [name for name in own if name not in fitting]
+    return left
 
 
 def freeze(network: nn.Module) -> None:

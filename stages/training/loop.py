@@ -5,7 +5,8 @@ its share of the loss. The results are summed in the order of the shards, and ea
 generator, so the number of workers never changes them. `fast_mlp.py` is faster for one kind of network.
 """
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -47,14 +48,12 @@ class Loop:
         self.split = keep_on(self.device, split)
         self.replicas = [Replica(network) for _ in range(recipe.shards)]
         self.batches = recipe.batches(len(split))
-        self.loss = recipe.loss.build(split.labels, len(split.classes))
+        self.loss = recipe.loss.build(self.split.labels.to(self.device), len(split.classes))
         self.draw_from: DrawFrom = nullcontext
-        self.autocast = partial(
-            torch.autocast,
-            self.device.type,
-            getattr(torch, recipe.precision),
-            enabled=recipe.precision != "float32",
-        )
+        self.autocast: Callable[[], AbstractContextManager] = nullcontext
+        if recipe.precision != "float32":
+            dtype = getattr(torch, recipe.precision)
+            self.autocast = partial(torch.autocast, self.device.type, dtype)
         self.like = self.rehearse()  # what is gathered of a shard
         self.row = self.like.pack()
         for weights in self.parameters:

@@ -23,18 +23,17 @@ class CrossEntropy(Section):
     class_weights: Literal["balanced"] | None = None  # as if each class had equally many images
 
     def build(self, labels: Tensor, classes: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """Return the loss of a training on images with `labels`, int64 [N].
+        """Return the loss of a training on images with `labels`, int64 [N], on their device.
 
         It maps logits float32 [n, classes] and labels int64 [n] to the sum of their losses, float32 [].
         """
-        loss = partial(cross_entropy, reduction="sum", label_smoothing=self.label_smoothing)
-        if not self.class_weights:
-            return loss
-        images = torch.bincount(labels, minlength=classes).clamp(min=1)
-        weights = len(labels) / (
-            classes * images
-        )  # as scikit-learn's; their mean over all images is 1
-        return lambda logits, labels: loss(logits, labels, weight=weights.to(logits.device))
+        weight = None
+        if self.class_weights:  # as scikit-learn's "balanced": their mean over all images is 1
+            images = torch.bincount(labels, minlength=classes).clamp(min=1)
+            weight = len(labels) / (classes * images)
+        return partial(
+            cross_entropy, weight=weight, reduction="sum", label_smoothing=self.label_smoothing
+        )
 
 
 Loss = CrossEntropy  # Annotated[CrossEntropy | Other, Field(discriminator="kind")]

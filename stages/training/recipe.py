@@ -44,17 +44,13 @@ class Recipe(Section):
     augmentation: list[Augmentation]  # applied in this order
     loss: Loss = CrossEntropy()
     epochs: PositiveInt
-    min_steps: Annotated[int, Field(ge=0, lt=2**31)] = (
-        0  # small sets take more epochs, up to so many
-    )
+    min_steps: Annotated[int, Field(ge=0, lt=2**31)] = 0  # small sets get more epochs for them
     batch_size: PositiveInt
     shards: Annotated[int, Field(ge=1, le=256)]
     drop_last: bool = False  # of the epoch's batches, the last where it is incomplete
     precision: Literal["float32", "bfloat16"] = "float32"  # of a GPU's layers; weights are float32
     keep: Literal["last", "best"] = "last"  # the weights of which epoch; best: validation loss
-    patience: PositiveInt | None = (
-        None  # epochs without a lower validation loss that end a training
-    )
+    patience: PositiveInt | None = None  # epochs without a lower validation loss, then it ends
     freeze: bool = False  # train the last layer alone
 
     def batches(self, images: int) -> int:

@@ -44,7 +44,7 @@ def trained_with(**environment: str) -> list[str]:
 
 
 def test_the_environment_never_changes_the_weights():
-    expected = trained_with(NPY_ENABLE_CPU_FEATURES="AVX2")  # not allowed beside NPY_DISABLE…
+    expected = trained_with(NPY_ENABLE_CPU_FEATURES="AVX2")  # NumPy refuses it with NPY_DISABLE…
     environment = {
         **{"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"},
         **{"ATEN_CPU_CAPABILITY": "default", "OPENBLAS_CORETYPE": "Nehalem"},

@@ -138,4 +138,4 @@ def test_frozen_layers_keep_weights_and_statistics():
     loss = replica.network(torch.rand(4, 3, 32, 32)).sum()
     assert len(torch.autograd.grad(loss, replica.parameters)) == 2
     assert all((change == 0).all() for change in replica.changes())
-    assert replica.network[1].classifier[2].training  # dropout before the classifier goes on
+    assert replica.network[1].classifier[2].training  # dropout before the classifier stays active
