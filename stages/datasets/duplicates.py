@@ -3,16 +3,20 @@
 Equal images never come this far: `dataset.py` refuses them or `splitting.py` keeps them together.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 from tqdm import tqdm
 
 from stages.datasets.dataset import Dataset, warn
+from stages.runtime.processes import usable_cores
 
 SIDE = 8  # pixels: images are averaged to 8 x 8 to find the candidates
 # The mean difference of near-duplicates, at most: in grey levels, and as a share of the mean difference
 # of the picture's own pixels from their mean, since all images with little ink differ little.
 LEVELS, SHARE = 4, 0.25
-BLOCK = 2_000  # images; bounds memory
+BLOCK = 1_000  # images; bounds memory
 
 
 def warn_of_near_duplicates(dataset: Dataset, test: np.ndarray, others: np.ndarray) -> int | None:
@@ -57,15 +61,13 @@ def _average(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Return the images at `indices`, averaged to int8 [n, C * 8 * 8]; 0 is the middle grey."""
     averages = np.empty((len(indices), images.shape[1] * SIDE * SIDE), np.int8)
     side = images.shape[2]
-    starts = np.arange(SIDE) * side // SIDE
-    lengths = np.diff(starts, append=side)
+    block = np.arange(side) * SIDE // side  # of each pixel, along one side
+    belongs = np.equal.outer(block, np.arange(SIDE)).astype(np.float32)
+    pixels = np.outer(belongs.sum(axis=0), belongs.sum(axis=0))
     for first in range(0, len(indices), BLOCK):
-        chosen = images[indices[first : first + BLOCK]]
-        sums = np.add.reduceat(chosen, starts, axis=3, dtype=np.int32)
-        sums = np.add.reduceat(sums, starts, axis=2)
-        averages[first : first + BLOCK].reshape(sums.shape)[:] = (
-            sums // np.outer(lengths, lengths) - 128
-        )
+        chosen = images[indices[first : first + BLOCK]].astype(np.float32)
+        sums = belongs.T @ (chosen @ belongs)  # whole numbers below 2^24, so exact
+        averages[first : first + BLOCK].reshape(sums.shape)[:] = sums // pixels - 128
     return averages
 
 
@@ -74,19 +76,27 @@ def _nearest(test: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     Of equally near ones, it is the first. Both are int8 [rows, numbers].
     """
+    blocks = [test[first : first + BLOCK] for first in range(0, len(test), BLOCK)]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        found = pool.map(partial(_nearest_of_block, others=others), blocks)
+        bar = tqdm(found, "near-duplicates", len(blocks), disable=None)
+        return np.concatenate([np.empty(0, np.int64), *bar])
+
+
+def _nearest_of_block(test: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return what `_nearest` does, for a few rows of `test`."""
     nearest = np.zeros(len(test), np.int64)
     smallest = np.full(len(test), np.inf, np.float32)
-    for first in tqdm(range(0, len(others), BLOCK), desc="near-duplicates", disable=None):
+    left = test * np.float32(-2)
+    for first in range(0, len(others), BLOCK):
         right = others[first : first + BLOCK].astype(np.float32)
-        for start in range(0, len(test), BLOCK):
-            rows = slice(start, start + BLOCK)
-            # The square of the distance, |b|² - 2 a·b, without |a|², which is the same for the row. All
-            # sums are whole numbers below 2^24: exact in float32, and so the same on every machine.
-            distances = test[rows] * np.float32(-2) @ right.T
-            distances += np.square(right).sum(axis=1)
-            best = distances.argmin(axis=1)
-            found = distances[np.arange(len(best)), best]
-            closer = found < smallest[rows]
-            nearest[rows][closer] = first + best[closer]
-            smallest[rows][closer] = found[closer]
+        # The square of the distance, |b|² - 2 a·b, without |a|², which is the same for the row. All
+        # sums are whole numbers below 2^24: exact in float32, and so the same on every machine.
+        distances = left @ right.T
+        distances += np.square(right).sum(axis=1)
+        best = distances.argmin(axis=1)
+        found = np.take_along_axis(distances, best[:, None], axis=1)[:, 0]
+        closer = found < smallest
+        nearest[closer] = first + best[closer]
+        smallest[closer] = found[closer]
     return nearest

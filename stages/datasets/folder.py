@@ -6,6 +6,7 @@ under any locale.
 
 import hashlib
 import io
+import os
 import re
 import signal
 import unicodedata
@@ -14,7 +15,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
-from itertools import compress
 from multiprocessing import active_children
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -38,6 +38,7 @@ from stages.runtime.processes import end_with_parent, usable_cores
 from stages.runtime.splits import TRAIN
 
 Result = TypeVar("Result")
+Entry = TypeVar("Entry")
 
 SPLITS = ("train", "test")
 CHUNK = 64  # pictures that a process reads before it returns them
@@ -156,29 +157,31 @@ def _entries(folder: Path) -> list[Path]:
     refuse_rules(folder)
     rules = ignored()
 
-    def is_entry(path: Path) -> bool:
-        if path.name.startswith("."):
-            return False
-        is_folder = path.is_dir()
-        if is_folder and rules.match_file(str(path)):  # perhaps by "*.orig"
+    def to_path(entry: os.DirEntry) -> Path | None:
+        if entry.name.startswith("."):
+            return None
+        is_folder = entry.is_dir()
+        if is_folder and rules.match_file(entry.path):  # perhaps by "*.orig"
             raise UserError(
-                f"{path}: a folder that .dvcignore hides, by a line without / at its end; rename or "
-                "remove the folder, or add the / to skip it"
+                f"{entry.path}: a folder that .dvcignore hides, by a line without / at its end; rename "
+                "or remove the folder, or add the / to skip it"
             )
-        if rules.match_file(f"{path}/" if is_folder else str(path)):
-            return False
-        if re.search(r"[\udc80-\udcff]", path.name):  # bytes that Python could not decode
-            raise UserError(f"{path}: the name is not UTF-8, as DVC needs it; rename it")
-        if path.is_symlink() and not path.is_file():
-            raise UserError(f"{path}: a link, not to a file; replace it by a folder")
-        if not (is_folder or path.is_file()):
-            raise UserError(f"{path}: a pipe or a device, which DVC would wait for; remove it")
-        return True
+        if rules.match_file(f"{entry.path}/" if is_folder else entry.path):
+            return None
+        if re.search(r"[\udc80-\udcff]", entry.name):  # bytes that Python could not decode
+            raise UserError(f"{entry.path}: the name is not UTF-8, as DVC needs it; rename it")
+        if entry.is_symlink() and not entry.is_file():
+            raise UserError(f"{entry.path}: a link, not to a file; replace it by a folder")
+        if not (is_folder or entry.is_file()):
+            raise UserError(
+                f"{entry.path}: a pipe or a device, which DVC would wait for; remove it"
+            )
+        return Path(entry.path)
 
-    paths = sorted(
-        folder.iterdir(), key=lambda path: (unicodedata.normalize("NFC", path.name), path.name)
+    entries = sorted(  # which know whether they are folders; `Path` would ask the system
+        os.scandir(folder), key=lambda entry: (unicodedata.normalize("NFC", entry.name), entry.name)
     )
-    return list(compress(paths, _collect(is_entry, paths)))
+    return [path for path in _collect(to_path, entries) if path]
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -204,13 +207,13 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _collect(function: Callable[[Path], Result], paths: Iterable[Path]) -> list[Result]:
-    """Return the results of a function for all paths, or raise the faults of all together."""
+def _collect(function: Callable[[Entry], Result], entries: Iterable[Entry]) -> list[Result]:
+    """Return the results of a function for all entries, or raise the faults of all together."""
     results: list[Result] = []
     faults: list[str] = []
-    for path in paths:
+    for entry in entries:
         try:
-            results.append(function(path))
+            results.append(function(entry))
         except UserError as error:
             faults += error.args
     refuse(faults)

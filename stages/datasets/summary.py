@@ -35,7 +35,8 @@ def _numbers(dataset: Dataset, indices: np.ndarray) -> dict:
     each = np.bincount(dataset.labels[indices], minlength=len(dataset.about["classes"]))
     counts = np.zeros(256, np.int64)  # of grey levels: sums of whole numbers are exact
     for batch in np.array_split(indices, -(-len(indices) // BATCH) or 1):
-        counts += np.bincount(dataset.images[batch].ravel(), minlength=256)
+        rows = dataset.images[batch].reshape(-1, dataset.images.shape[-1])
+        counts += Image.fromarray(rows).histogram()
     levels, pixels = np.arange(256), max(1, int(counts.sum()))
     mean = int(counts @ levels) / pixels
     variance = int(counts @ levels**2) / pixels - mean**2

@@ -160,7 +160,7 @@ class Inputs:
         return digests
 
     def _digest(self, path: str) -> str:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
             found = os.fstat(file.fileno())
             status = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
             known, digest = self._known.get(path, ((), ""))
