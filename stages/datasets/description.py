@@ -23,8 +23,13 @@ FILES = {  # of a set in MNIST's form
 Text = Annotated[str, Field(min_length=1)]
 
 
+def is_printable(name: str) -> bool:
+    """Return whether all letters can be printed; joiners can, as in words of Persian and Hindi."""
+    return name.replace("\u200c", "").replace("\u200d", "").isprintable()
+
+
 def _printable(name: str) -> str:
-    if not name.isprintable():
+    if not is_printable(name):
         raise PydanticCustomError("printable", "Use printable letters")
     return name
 

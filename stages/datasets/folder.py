@@ -22,7 +22,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from stages.datasets.description import DATA, MAX_CLASSES
+from stages.datasets.description import DATA, MAX_CLASSES, is_printable
 from stages.datasets.layout import Shape, read_picture
 from stages.datasets.params import Layout
 from stages.datasets.pictures import (
@@ -135,7 +135,7 @@ def _class_folders(top: Path) -> dict[str, Path]:
     faults = []
     for path in _folders(top):
         name = unicodedata.normalize("NFC", path.name)
-        if not name.isprintable() or name != name.strip():
+        if not is_printable(name) or name != name.strip():
             faults.append(
                 f"{path}: the name of a class has printable letters, and no space at its ends; rename "
                 "it"

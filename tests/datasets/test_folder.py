@@ -233,7 +233,9 @@ def test_rules_above_the_data_set_are_refused(letters: None):
     assert error_of_loading().startswith("data/.dvcignore: only the .dvcignore beside dvc.yaml")
 
 
-@pytest.mark.parametrize("name", ["with a space", "größer", "日本", "a|b", 'q"uote', "T, top"])
+@pytest.mark.parametrize(
+    "name", ["with a space", "größer", "日本", "a|b", 'q"uote', "T, top", "क\u094d\u200dष"]
+)
 def test_a_class_may_have_any_printable_name(letters: None, name: str):
     (ROOT / "b").rename(ROOT / name)
     assert name in load_letters().about["classes"]
