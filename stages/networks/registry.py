@@ -29,8 +29,8 @@ def build(config: Network, shape: tuple[int, int, int], classes: int) -> nn.Modu
     try:
         with torch.device("meta"):  # takes no memory
             size = sum(weights.numel() for weights in config.build(shape, classes).parameters())
-    except RuntimeError:  # torch counts a layer's bytes in 63 bits
-        size = 2**63
+    except RuntimeError as error:  # too large to count, or a value is needed, which takes memory
+        raise ValueError(str(error).splitlines()[0]) from None
     if not 0 < size <= MAX_WEIGHTS:
         raise ValueError(f"{size:,} weights are not allowed: use 1 to {MAX_WEIGHTS:,}")
     return config.build(shape, classes)
