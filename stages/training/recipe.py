@@ -1,5 +1,6 @@
 """The sections `train` and `recipes` of params.yaml."""
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -16,7 +17,7 @@ from stages.training.optimizers import Optimizer
 
 def in_its_folder(path: str) -> str:
     """Refuse a path elsewhere, since a stage's own output cannot be its input."""
-    if not path.startswith(f"{NONE.parent}/") or ".." in path:
+    if not path.startswith(f"{NONE.parent}/") or ".." in Path(path).parts:
         raise PydanticCustomError(
             "elsewhere",
             "use a file in {folder}/, to which you copy the weights of an earlier training; {none} is "
