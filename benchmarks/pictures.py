@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -62,12 +62,21 @@ def stage(project: Path, name: str) -> dict[str, float]:
     return {"seconds": seconds, "cpu_seconds": user + system}
 
 
-def recipe(
-    name: str, layouts: Sequence[str | None], epochs: int | None, pictures: Path, quick: bool
-) -> dict:
-    """Train and test a recipe with each layout; return what the most accurate one measured."""
+def recipe(name: str, epochs: int | None, seeds: int, pictures: Path, quick: bool) -> dict:
+    """Train and test a recipe with so many seeds; return means, and all accuracies."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        copy_project(project, pictures, name, 1 if quick else epochs)
+        stage(project, "prepare")
+        runs = [trained(project, seed) for seed in range(1 if quick else seeds)]
+    means = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
+    return means | {"accuracies": [run["accuracy"] for run in runs]}
+
+
+def better_layout(name: str, epochs: int, pictures: Path, quick: bool) -> dict:
+    """Train and test a recipe with each layout; return what the more accurate one measured."""
     runs = []
-    for layout in layouts:
+    for layout in ("drawing", "photo"):
         with tempfile.TemporaryDirectory() as folder:
             project = Path(folder) / "project"
             copy_project(project, pictures, name, 1 if quick else epochs, layout=layout)
@@ -78,11 +87,20 @@ def recipe(
                     raise
                 print(f"note: {name}: only photo, since prepare refuses drawing", file=sys.stderr)
                 continue
-            run = stage(project, "train") | {"layout": layout}
-            stage(project, "evaluate")
-            metrics = json.loads((project / "metrics/evaluate.json").read_text())
-            runs.append(run | {"accuracy": metrics["accuracy"]})
+            runs.append(trained(project, 0) | {"layout": layout})
     return max(runs, key=lambda run: run["accuracy"])
+
+
+def trained(project: Path, seed: int) -> dict[str, float]:
+    """Train with a seed and test; return the seconds of the training and the test accuracy."""
+    path = project / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["train"]["seed"] = seed
+    path.write_text(yaml.safe_dump(params))
+    run = stage(project, "train")
+    stage(project, "evaluate")
+    metrics = json.loads((project / "metrics/evaluate.json").read_text())
+    return run | {"accuracy": metrics["accuracy"]}
 
 
 def contender(name: str, pictures: Path, quick: bool, **options: object) -> dict:
@@ -141,16 +159,16 @@ def last_epoch(folder: Path, command: list[str]) -> dict[str, float]:
     return {"seconds": wall_end - wall, "cpu_seconds": cpu_end - cpu}
 
 
-BOTH = ("drawing", "photo")
 plain = partial(contender, "cnn")
 # The title of each row, and what measures it of a folder of pictures, by a tiny budget if asked to.
 ROWS: dict[str, tuple[str, Callable[[Path, bool], dict]]] = {
-    "photo": ("`photo`; only data set and recipe are set", partial(recipe, "photo", [None], None)),
+    "photo": ("`photo`; only data set and recipe are set", partial(recipe, "photo", None, 3)),
+    "photo-48": ("the same, 48 epochs", partial(recipe, "photo", 48, 1)),
     "convolutional": (
         "`convolutional`, the better layout, 8 epochs",
-        partial(recipe, "convolutional", BOTH, 8),
+        partial(better_layout, "convolutional", 8),
     ),
-    "convolutional-40": ("the same, 40 epochs", partial(recipe, "convolutional", BOTH, 40)),
+    "convolutional-40": ("the same, 40 epochs", partial(better_layout, "convolutional", 40)),
     "svc": (
         "scikit-learn's SVC on raw 32 x 32 RGB, at most 5,000 training pictures",
         partial(contender, "svc", limit=5000),
@@ -169,6 +187,7 @@ ROWS: dict[str, tuple[str, Callable[[Path, bool], dict]]] = {
     ),
     "epoch": ("an epoch of `photo`", epoch),
 }
+OF_FOLDERS = ("photo-48", "epoch")  # rows that take long, and are not measured of the drawn sets
 
 
 def observed(row: str, pictures: Path, quick: bool) -> dict:
@@ -217,7 +236,7 @@ def table(results: dict) -> str:
     runs = [run for one in sets.values() for run in one["rows"].values()]
     lines += [
         "",
-        "Test accuracy; wall seconds; CPU seconds of the training. "
+        "Test accuracy (± standard deviation of three seeds); wall seconds; CPU seconds of a training. "
         f"{about['cores']} cores of {about['cpu']}, Python {about['python']}, "
         f"torch {about['torch']}, scikit-learn {about['scikit-learn']}, "
         f"{max(run['date'] for run in runs)}.",
@@ -232,7 +251,9 @@ def cell(run: dict | None) -> str:
     if not run:
         return ""
     layout = f" ({run['layout']})" if run.get("layout") else ""
-    return f"{run['accuracy']:.1%}{layout}; {spent(run)}{star(run)}"
+    several = len(accuracies := run.get("accuracies", [])) > 1
+    deviation = f" ± {statistics.stdev(accuracies) * 100:.1f}" if several else ""
+    return f"{run['accuracy']:.1%}{deviation}{layout}; {spent(run)}{star(run)}"
 
 
 def spent(run: dict, digits: int = 0) -> str:
@@ -252,7 +273,8 @@ def main() -> None:
         help=f"{', '.join(SETS)} (drawn), or a folder with train/CLASS and test/CLASS",
     )
     parser.add_argument(
-        "--rows", help=f"some of {','.join(ROWS)}; default: all (epoch: of folders)"
+        "--rows",
+        help=f"some of {','.join(ROWS)}; default: all ({' and '.join(sorted(OF_FOLDERS))}: of folders)",
     )
     parser.add_argument("--missing", action="store_true", help="only rows that are not yet stored")
     parser.add_argument("--quick", action="store_true", help="tiny budgets, as a test")
@@ -292,7 +314,7 @@ def main() -> None:
             one = results["sets"].get(name, {})
             if not counts.items() <= one.items():  # other pictures than those of the stored rows
                 one = results["sets"][name] = {**counts, "rows": {}}
-            for row in rows or [row for row in ROWS if row != "epoch" or folder]:
+            for row in rows or [row for row in ROWS if folder or row not in OF_FOLDERS]:
                 if arguments.missing and row in one["rows"]:
                     continue
                 print(f"… {name}: {row}", file=sys.stderr)
