@@ -5,19 +5,21 @@ if __name__ == "__main__":
 
     run("stages.train")
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from stages.networks.checkpoint import save_network, sha256
 from stages.networks.registry import build
 from stages.runtime.config import PARAMS, lookup
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs
-from stages.runtime.outputs import Outputs
+from stages.runtime.outputs import Outputs, all_or_none
 from stages.runtime.processes import is_child
 from stages.runtime.splits import TRAIN, VALIDATION, Split, load_split
 from stages.training import fast_mlp, launch
@@ -85,7 +87,8 @@ def train(  # noqa: PLR0913, PLR0917
         trainer.load_state_dict(state["trainer"])
         if checkpoint:
             print(f"Resuming after epoch {len(epochs)}, from a checkpoint", flush=True)
-    for epoch in range(len(epochs) + 1, recipe.epochs + 1):
+    started, first = time.monotonic(), len(epochs)
+    for epoch in range(first + 1, recipe.epochs + 1):
         if recipe.patience and len(epochs) - best(epochs) >= recipe.patience:
             break
         with no_global_generators(device):
@@ -99,18 +102,20 @@ def train(  # noqa: PLR0913, PLR0917
         if recipe.keep == "best" and best(epochs) == epoch:
             kept = {name: value.clone() for name, value in network.state_dict().items()}
         if checkpoint:
-            print(f"Epoch {epoch}: {describe(results)}", flush=True)
+            left = (time.monotonic() - started) / (epoch - first) * (recipe.epochs - epoch)
+            print(f"Epoch {epoch}: {describe(results)}{time_left(left)}", flush=True)
+            # Published at once, for `dvc plots show` and others that look at a running training.
+            with all_or_none() as current:
+                write_results(current, epochs, recipe.keep)
             state = {"network": network.state_dict(), "trainer": trainer.state_dict()}
             checkpoint.save(state | {"epochs": epochs, "kept": kept})
     group.agree()
     if not checkpoint:
         return
 
-    last = len(epochs)
     if recipe.keep == "best":
-        last = best(epochs)
         network.load_state_dict(kept)
-        print(f"Keeping epoch {last}: its validation loss is the lowest")
+        print(f"Keeping epoch {best(epochs)}: its validation loss is the lowest")
     record = {
         "dataset": training.dataset,
         "images": len(training),
@@ -118,7 +123,7 @@ def train(  # noqa: PLR0913, PLR0917
         "parameters": recipe.model_dump(exclude={"network"}, exclude_unset=True),
     }
     save_network(outputs, network, recipe.network, training.shape, record)
-    write_results(outputs, epochs, last)
+    write_results(outputs, epochs, recipe.keep)
     outputs.afterwards(checkpoint.remove)
 
 
@@ -151,9 +156,14 @@ def initialise(
     return network, {"initial_weights": origin}
 
 
-def write_results(outputs: Outputs, epochs: list[Results], last: int) -> None:
-    """Write the results of each epoch, and those of the one, from 1, whose weights are kept."""
-    outputs.write_json(RESULTS, epochs[last - 1])
+def time_left(seconds: float) -> str:
+    """Return the end of an epoch's line; "" for less than a minute."""
+    return f" ({tqdm.format_interval(seconds)} left)" if seconds >= 60 else ""
+
+
+def write_results(outputs: Outputs, epochs: list[Results], keep: str) -> None:
+    """Write the results of each epoch, and those of the one whose weights are kept."""
+    outputs.write_json(RESULTS, epochs[best(epochs) - 1 if keep == "best" else -1])
     columns = [(split, name) for split in ("train", "validation") for name in NAMES]
     rows = (
         [number, *(results.get(split, {}).get(name) for split, name in columns)]
