@@ -3,6 +3,7 @@
 python -m tools.plots                  # the workspace
 python -m tools.plots main             # the workspace beside main
 python -m tools.plots --png pictures   # also each chart as a PNG file
+python -m tools.plots --watch          # draws again when a file has changed, until Ctrl-C
 """
 
 import argparse
@@ -12,7 +13,9 @@ import mimetypes
 import re
 import subprocess
 import sys
+import time
 import webbrowser
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +36,7 @@ PAGE = """<!DOCTYPE html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+{refresh}
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark }}
@@ -66,6 +70,7 @@ svg, img {{ display: block; max-width: 100%; height: auto }}
 </body>
 </html>
 """
+REFRESH = '<meta http-equiv="refresh" content="2">'  # the browser loads the page again, in seconds
 VEGA_LITE = "5.8"  # of the versions in vl_convert, the nearest to that of `dvc plots show`
 WIDE = 640  # pixels: a wider chart, of many classes, takes the page's whole width and scrolls
 
@@ -174,8 +179,8 @@ def to_table(rows: list[dict[str, str]]) -> str:
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>"
 
 
-def to_page(plots: Plots, revisions: list[str]) -> str:
-    """Return the plots as one HTML page."""
+def to_page(plots: Plots, revisions: list[str], watch: bool) -> str:
+    """Return the plots as one HTML page, which loads itself again if we `watch` the files."""
     several, titles = len(revisions) > 1, read_titles()
     sections = []
     for file, drawn in plots.items():
@@ -198,6 +203,7 @@ def to_page(plots: Plots, revisions: list[str]) -> str:
         sections.append(f"<section{kind}>\n<h2>{title}</h2>\n{body}\n</section>")
     return PAGE.format(
         title=escape("Plots: " + ", ".join(revisions)),
+        refresh=REFRESH if watch else "",
         head=to_table([describe(revision) for revision in revisions]),
         charts="\n".join(sections),
     )
@@ -220,27 +226,62 @@ def write_images(plots: Plots, revisions: list[str], folder: Path) -> None:
             (folder / f"{name}.png").write_bytes(image)
 
 
+def draw(revisions: list[str], page: Path, watch: bool, images: Path | None) -> None:
+    """Draw the page, and the PNG files in the folder `images`; raises as `read_plots`, and OSError."""
+    with TemporaryDirectory() as folder:
+        plots = read_plots(revisions, folder)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        new = page.with_suffix(".tmp")  # a browser that loads the page again finds all of it
+        new.write_text(to_page(plots, revisions, watch), encoding="utf-8")
+        new.replace(page)
+        if images:
+            write_images(plots, revisions, images)
+
+
+def wait_for_change() -> None:
+    """Return when a file in metrics/ has changed."""
+    before = times = modified()
+    while times == before:
+        time.sleep(1)
+        times = modified()
+
+
+def modified() -> dict[Path, int]:
+    times = {}
+    for path in Path("metrics").glob("[!.]*"):
+        with suppress(FileNotFoundError):  # a stage has begun, and DVC removes its files
+            times[path] = path.stat().st_mtime_ns
+    return times
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("revisions", nargs="*", metavar="REV", help="compare the workspace with it")
     parser.add_argument("--out", type=Path, default=Path("dvc_plots"), help="folder of the page")
     parser.add_argument("--png", type=Path, metavar="FOLDER", help="also write PNG files there")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument("--watch", action="store_true", help="draw again after each change")
     options = parser.parse_args()
     revisions = list(dict.fromkeys([WORKSPACE, *options.revisions]))
     page = options.out.absolute() / "index.html"
-    try:
-        with TemporaryDirectory() as folder:
-            plots = read_plots(revisions, folder)
-            page.parent.mkdir(parents=True, exist_ok=True)
-            page.write_text(to_page(plots, revisions), encoding="utf-8")
-            if options.png:
-                write_images(plots, revisions, options.png)
-    except (OSError, ValueError, DvcException) as error:
-        parser.exit(2, f"error: {' '.join(str(error).split())}\n")
-    print(page.as_uri())
-    if options.open:
-        webbrowser.open(page.as_uri())
+    opened = False
+    while True:
+        try:
+            draw(revisions, page, options.watch, options.png)
+        except (OSError, ValueError, DvcException) as error:
+            line = f"error: {' '.join(str(error).split())}\n"
+            if not options.watch:
+                parser.exit(2, line)
+            sys.stderr.write(line)  # such as that there is nothing to plot yet
+        else:
+            if not opened:
+                print(page.as_uri(), flush=True)
+            if options.open and not opened:
+                webbrowser.open(page.as_uri())
+            opened = True
+        if not options.watch:
+            return
+        wait_for_change()
 
 
 if __name__ == "__main__":
