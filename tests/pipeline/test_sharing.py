@@ -1,6 +1,7 @@
 """Results that one person has pushed reach another through every kind of store, unless damaged."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -60,6 +61,40 @@ def test_pushed_results_need_no_run_by_a_colleague(
         assert colleague.git_status() == ""
 
         assert_a_damaged_object_is_refused(author, store)
+
+
+def test_results_that_nobody_committed_are_found_again(author: Project, tmp_path: Path):
+    with stores.folder(tmp_path / "store") as store:
+        use(author, store)
+        author.edit("params.yaml", "recipe: tutorial", "recipe: fast")
+        assert author.repro() == ["train", "evaluate", "export"]
+        printed = author.run("python", "-m", "tools.push")
+        assert re.search(r"^[\d,]+ files sent; the remote has the results of 7 runs", printed, re.M)
+        again = author.run("python", "-m", "tools.push", "team")
+        assert "\n0 files sent; " in f"\n{again}"
+
+        def ask(name: str) -> tuple[Project, list[str]]:
+            """Return a clone of the commit that asks for the author's parameters, and what it ran."""
+            colleague = clone(author, name)
+            use(colleague, store)
+            colleague.edit("params.yaml", "recipe: tutorial", "recipe: fast")
+            ran = executed(colleague.run("dvc", "repro", "--pull"))
+            assert colleague.git_status() == author.git_status()
+            for file in (*CACHED, "dvc.lock", "metrics/train.json", "metrics/evaluate.json"):
+                assert colleague.read(file) == author.read(file), file
+            return colleague, ran
+
+        assert ask("colleague")[1] == []
+        digest = hashlib.md5(author.read("metrics/train.json")).hexdigest()
+        store.change_object(f"files/md5/{digest[:2]}/{digest[2:]}", flip_a_byte)
+        assert ask("unlucky")[1] == ["train"]
+
+
+def test_a_remote_that_is_missing_is_refused_in_one_line(author: Project):
+    for name in ("", "nowhere"):
+        printed = author.run("python", "-m", "tools.push", *name.split(), fails=True)
+        assert printed.startswith("error: ") and printed.count("\n") == 1, printed
+        assert "remote" in printed
 
 
 @pytest.mark.slow
