@@ -17,7 +17,7 @@ OSV := https://api.osv.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run check install data worker test lint format audit lock bench reproduce torture digests \
-	doctor compare restore plots demo FORCE
+	doctor compare experiments seeds push restore plots demo FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,8 +74,21 @@ doctor: $(VENV)/run.installed ## Find damage from a crash or a bad disk; FIX=1 r
 	@sh tools/site_cache.sh
 	@python -m tools.doctor $(if $(FIX),--fix)
 
-compare: $(VENV)/run.installed ## Test whether the difference in accuracy is significant; REV=main
-	@python -m tools.compare $(or $(REV),HEAD) $(ARGS)
+experiments: $(VENV)/run.installed ## List the experiments by accuracy, with the parameters that differ
+	@dvc exp show --no-pager --only-changed --hide-workspace --hide-queued \
+		--sort-by metrics/evaluate.json:accuracy --sort-order desc \
+		--drop '.*/|Created|State|Executor|images|prepare|train\.|validation|test|classes|calibration|macro|loss'
+
+seeds: $(VENV)/run.installed ## Train under several seeds as experiments NAME-1, …; N=5 ARGS='-S KEY=VALUE'
+	@dvc exp run --queue --name $(or $(NAME),seed) -S 'train.seed=range($(or $(N),5))' $(ARGS)
+	@dvc exp run --run-all
+	@python -m tools.seeds $(or $(NAME),seed)
+
+compare: $(VENV)/run.installed ## Test whether the difference in accuracy is significant; REV=main, or SEEDS='NAME OTHER'
+	@python -m tools.$(if $(SEEDS),seeds $(SEEDS),compare $(or $(REV),HEAD) $(ARGS))
+
+push: $(VENV)/run.installed ## Send all results to the team's store, also those not committed; REMOTE=<name>
+	@python -m tools.push $(REMOTE)
 
 # After a `dvc exp run` that failed, Git's index says of changed files that they are unchanged. So their
 # entries are removed and added again.
@@ -85,7 +98,7 @@ restore: $(VENV)/run.installed ## Go back to the last commit's params.yaml, dvc.
 	@git restore params.yaml dvc.lock metrics
 	@dvc checkout
 
-plots: $(VENV)/run.installed ## Draw all charts on one page and open it; REV=main adds another commit's
+plots: $(VENV)/run.installed ## Draw all charts on one page and open it; REV=main, ARGS=--watch while a stage runs
 	@python -m tools.plots $(REV) --open $(ARGS)
 
 demo: $(VENV)/run.installed ## Draw in the browser and see the model's predictions; ARGS='--port 9000'
