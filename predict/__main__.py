@@ -2,14 +2,19 @@
 
 python -m predict three.png photos/      # one line for each picture; a folder means its pictures
 python -m predict --json - < three.png   # standard input; JSON lines
+python -m predict --labelled test/       # how accurate? A picture's folder has the name of its class
 """
 
 import argparse
+import csv
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,35 +42,46 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray  # float32 [classes]
     classes: list[str]
 
-    def top_two(self) -> list[int]:
-        return np.argsort(-self.probabilities, kind="stable")[:2].tolist()
+    @property
+    def actual(self) -> str:
+        """The name of the picture's folder, composed (NFC) as the names of classes are."""
+        return unicodedata.normalize("NFC", self.path.absolute().parent.name)
+
+    def top(self, count: int = 1) -> list[tuple[str, float]]:
+        """Return the names of the most probable classes, and their probabilities."""
+        order = np.argsort(-self.probabilities, kind="stable")[:count].tolist()
+        return [
+            (self.classes[label], round(float(self.probabilities[label]), 6)) for label in order
+        ]
 
     def to_json(self) -> str:
-        probabilities = [round(float(probability), 6) for probability in self.probabilities]
-        first, second = self.top_two()
+        (first, probability), (second, runner_up) = self.top(2)
         values = {
             "path": str(self.path),
-            "class": self.classes[first],
-            "probability": probabilities[first],
-            "runner_up": self.classes[second],
-            "runner_up_probability": probabilities[second],
-            "probabilities": dict(zip(self.classes, probabilities, strict=True)),
+            "class": first,
+            "probability": probability,
+            "runner_up": second,
+            "runner_up_probability": runner_up,
+            "probabilities": {
+                name: round(float(each), 6)
+                for name, each in zip(self.classes, self.probabilities, strict=True)
+            },
         }
         return json.dumps(values)
 
-    def to_text(self, width: int) -> str:
-        """Format as a line in which the path takes `width` characters."""
-        names = [printable(name) for name in self.classes]
-        longest = max(map(len, names))
-        best, runner_up = (
-            f"{names[number]:<{longest}}  {self.probabilities[number]:7.2%}"
-            for number in self.top_two()
+    def to_text(self, width: int, count: int) -> str:
+        """Format as a line in which the path takes `width` characters, with `count` classes."""
+        longest = max(len(printable(name)) for name in self.classes)
+        best, *others = (
+            f"{printable(name):<{longest}}  {probability:7.2%}"
+            for name, probability in self.top(count)
         )
-        return f"{printable(self.path):<{width}}  {best}   ({runner_up})"
+        rest = f"   ({', '.join(others)})" if others else ""
+        return f"{printable(self.path):<{width}}  {best}{rest}"
 
 
-def list_pictures(argument: str) -> list[Path]:
-    """Return a file's path, or the sorted paths of the pictures in a folder (not its subfolders).
+def list_pictures(argument: str, recursive: bool) -> list[Path]:
+    """Return a file's path, or the sorted paths of the pictures in a folder, or also below it.
 
     Hidden files are no pictures. Other files without a suffix of `SUFFIXES` get a line on stderr.
 
@@ -78,10 +94,16 @@ def list_pictures(argument: str) -> list[Path]:
     try:
         if path is STDIN or not path.is_dir():
             return [path]
-        entries = sorted(path.iterdir())
-        files = [file for file in entries if file.name[0] != "." and not file.is_dir()]
+        folders, files = [path], []
+        while folders:
+            inside = sorted(file for file in folders.pop(0).iterdir() if file.name[0] != ".")
+            files += [file for file in inside if not file.is_dir()]
+            # A link may lead back to where it is.
+            folders += [file for file in inside if file.is_dir() and not file.is_symlink()]
+            if not recursive:
+                break
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{error.filename}: {error.strerror}") from None
     pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
     formats = ", ".join(FORMATS)
     if others := set(files).difference(pictures):
@@ -90,7 +112,8 @@ def list_pictures(argument: str) -> list[Path]:
         line = f"{path}: {len(others)} not named as pictures of {formats} ({shown})"
         print(f"skipped: {printable(line)}", file=sys.stderr)
     if not pictures:
-        raise UserError(f"{path}: no pictures in this folder ({formats}); subfolders are not read")
+        hint = "" if recursive else "; --recursive also reads subfolders"
+        raise UserError(f"{path}: no pictures in this folder ({formats}){hint}")
     return pictures
 
 
@@ -130,13 +153,47 @@ def save_sheet(predictions: list[Prediction], layout: str, path: Path) -> None:
     if not predictions:
         raise UserError(f"{path}: no picture to show")
     captions = [
-        (prediction.classes[prediction.top_two()[0]], f"{prediction.probabilities.max():.1%}")
+        (name, f"{probability:.1%}")
         for prediction in predictions
+        for name, probability in prediction.top()
     ]
     pictures = [to_picture(prediction.image, layout) for prediction in predictions]
     sheet = draw_sheet(pictures, captions, min(COLUMNS, len(pictures)))
     with all_or_none() as outputs:
         outputs.write_bytes(path, sheet)
+
+
+def summarise(predictions: list[tuple[Path, str, str]]) -> str:
+    """Return the accuracy and the mistakes of paths, predicted and actual classes."""
+    mistakes = [one for one in predictions if one[1] != one[2]]
+    right, count = len(predictions) - len(mistakes), len(predictions)
+    lines = [f"accuracy: {right / count:.2%} ({right:,} of {count:,} pictures)"]
+    pairs = Counter((predicted, actual) for _, predicted, actual in mistakes)
+    lines += [
+        f"{printable(actual)} as {printable(predicted)}: {times:,}"
+        for (predicted, actual), times in pairs.most_common()
+    ]
+    lines += [
+        f"mistake: {printable(path)}: {printable(predicted)}" for path, predicted, _ in mistakes
+    ]
+    return "\n".join(lines)
+
+
+def printer(
+    options: argparse.Namespace, classes: list[str], width: int
+) -> Callable[[Prediction], None]:
+    """Return a function that prints a prediction, as the options say; print a table's header.
+
+    `width` is that of the longest path.
+    """
+    if options.json:
+        return lambda one: print(one.to_json())
+    if options.csv:
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        places = range(1, min(options.top, len(classes)) + 1)
+        table.writerow(["path", *chain(*((f"class_{k}", f"probability_{k}") for k in places))])
+        return lambda one: table.writerow([one.path, *chain(*one.top(options.top))])
+    return lambda one: print(one.to_text(width, options.top))
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -153,7 +210,18 @@ def parse_arguments() -> argparse.Namespace:
         metavar="PICTURE",
         help=f"a file ({', '.join(FORMATS)}), a folder, or - for standard input",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON lines")
+    parser.add_argument("--recursive", action="store_true", help="also read subfolders")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON lines, with all classes")
+    form.add_argument("--csv", action="store_true", help="print a table")
+    parser.add_argument(
+        "--top", type=int, default=2, metavar="K", help="how many classes a line has; default: 2"
+    )
+    parser.add_argument(
+        "--labelled",
+        action="store_true",
+        help="folders have the names of classes: also print accuracy, confusions and mistakes",
+    )
     parser.add_argument(
         "--show",
         type=Path,
@@ -168,6 +236,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--show {printable(options.show)}: the name must end in .svg")
     if options.show and not options.show.parent.is_dir():
         parser.error(f"--show {printable(options.show)}: no such folder; create it first")
+    if options.top < 1:
+        parser.error(f"--top {options.top}: use 1 or more")
     return options
 
 
@@ -184,19 +254,28 @@ def main() -> None:
     paths = []
     for argument in options.pictures:
         try:
-            paths += list_pictures(argument)
+            paths += list_pictures(argument, options.recursive or options.labelled)
         except UserError as error:
             report(error)
     width = max((len(printable(path)) for path in paths), default=0)
+    show = printer(options, model.classes, width)
     shown: list[Prediction] = []
+    labelled: list[tuple[Path, str, str]] = []
     for result in classify(paths, model):
         if isinstance(result, UserError):
             report(result)
             continue
-        print(result.to_json() if options.json else result.to_text(width))
+        if options.labelled and result.actual not in model.classes:
+            line = f"its folder, {result.actual}, is no class of the model; rename or move it"
+            report(UserError(f"{result.path}: {line}"))
+            continue
+        show(result)
+        labelled.append((result.path, result.top()[0][0], result.actual))
         if options.show and len(shown) < MAX_SHOWN:
             shown.append(result)
     sys.stdout.flush()
+    if options.labelled and labelled:
+        print(summarise(labelled), file=sys.stderr if options.json or options.csv else sys.stdout)
     if options.show:
         save_sheet(shown, model.layout, options.show)
     if failed:

@@ -1,5 +1,6 @@
 """`python -m predict`."""
 
+import csv
 import io
 import json
 import os
@@ -164,9 +165,57 @@ def test_unreadable_files_get_a_line_each(model_file: Path, tmp_path: Path):
         "text.png": f"not a picture that can be read {formats}",
         "two\\nlines.png": "an empty file; copy it again",
         "link.png": "No such file or directory",
-        "nothing": f"no pictures in this folder {formats}; subfolders are not read",
+        "nothing": f"no pictures in this folder {formats}; --recursive also reads subfolders",
         "missing.png": "No such file or directory",
     }
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """Two pictures of a 3, one of which is in the folder of another class, and files to skip."""
+    for name in ("3/a.png", "8/wrong.png", ".hidden/3/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        draw(3).save(tmp_path / name)
+    (tmp_path / "8/again").symlink_to(tmp_path)
+    return tmp_path
+
+
+def test_subfolders_are_read_if_asked_for(constant: Path, labelled: Path):
+    printed = predict(constant, "--recursive", labelled).stdout.decode().splitlines()
+    assert [line.split()[0] for line in printed] == [
+        f"{labelled}/3/a.png",
+        f"{labelled}/8/wrong.png",
+    ]
+
+
+def test_labelled_folders_give_an_accuracy_and_the_mistakes(constant: Path, labelled: Path):
+    *_, accuracy, pair, mistake = predict(constant, "--labelled", labelled).stdout.splitlines()
+    assert accuracy == b"accuracy: 50.00% (1 of 2 pictures)"
+    assert pair == b"8 as 3: 1"
+    assert mistake.decode() == f"mistake: {labelled}/8/wrong.png: 3"
+    (labelled / "8").rename(labelled / "a dog")
+    result = predict(constant, "--labelled", "--json", labelled, code=1)
+    assert json.loads(result.stdout)["path"] == f"{labelled}/3/a.png"
+    assert result.stderr.decode().splitlines() == [
+        f"error: {labelled}/a dog/wrong.png: its folder, a dog, is no class of the model; rename or "
+        "move it",
+        "accuracy: 100.00% (1 of 1 pictures)",
+    ]
+
+
+def test_a_table_has_as_many_classes_as_asked_for(constant: Path, tmp_path: Path):
+    path = tmp_path / "a, b.png"
+    draw(3).save(path)
+    rows = list(csv.reader(predict(constant, "--csv", path).stdout.decode().splitlines()))
+    assert rows[0] == ["path", "class_1", "probability_1", "class_2", "probability_2"]
+    assert rows[1][:3] == [str(path), "3", "1.0"]
+    rows = list(
+        csv.reader(predict(constant, "--csv", "--top=99", path).stdout.decode().split("\n"))
+    )
+    assert len(rows[0]) == len(rows[1]) == 1 + 2 * len(CLASSES)
+    [line] = predict(constant, "--top=1", path).stdout.decode().splitlines()
+    assert line.endswith("3  100.00%")
+    assert b"--top 0: use 1 or more" in predict(constant, "--top=0", path, code=2).stderr
 
 
 def test_a_damaged_model_is_one_line(tmp_path: Path):
