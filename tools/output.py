@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Call a tool's `main`; end quietly if the reader of its output ends first, as `head` does."""
+    """Call a tool's `main`; end quietly at Ctrl-C, or if the reader of its output ends first."""
     try:
         try:
             main()
         finally:
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again
         sys.exit(1)

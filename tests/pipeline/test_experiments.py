@@ -1,8 +1,10 @@
 """Experiments from a fresh clone leave no files that Git does not know."""
 
 import json
+import re
 import time
 from collections.abc import Callable
+from statistics import mean
 
 import pytest
 
@@ -68,6 +70,38 @@ def test_a_sweep_runs_side_by_side_and_can_be_kept(no_experiments: Project):
     expected = results[best]["metrics"]["metrics/evaluate.json"]["data"]
     assert metrics["accuracy"] == expected["accuracy"]
     assert "??" not in committed.git_status()
+
+
+def test_seeds_are_trained_listed_and_compared(no_experiments: Project):
+    no_experiments.edit("params.yaml", "recipe: tutorial", "recipe: fast")
+    printed = {}
+    for name, units in (("narrow", 2), ("wide", 96)):
+        change = f"ARGS=-S recipes.fast.network.hidden_sizes=[{units}]"
+        printed[name] = no_experiments.run("make", "seeds", f"NAME={name}", "N=3", change)
+    found = experiments(no_experiments)
+    assert found.keys() == {f"{name}-{seed}" for name in printed for seed in (1, 2, 3)}
+    accuracies = {
+        name: data["metrics"]["metrics/evaluate.json"]["data"]["accuracy"]
+        for name, data in found.items()
+    }
+    means = {
+        name: mean(accuracies[f"{name}-{seed}"] for seed in (1, 2, 3))
+        for name in ("narrow", "wide")
+    }
+    for name, output in printed.items():
+        assert f"| {name} | 3 | {means[name]:.2%} | " in output
+    compared = no_experiments.run("make", "compare", "SEEDS=narrow wide")
+    difference = 100 * (means["wide"] - means["narrow"])
+    assert f"Difference: {difference:+.2f} percentage points" in compared
+    assert "unlikely by chance alone" in compared
+    shown = no_experiments.run("make", "experiments", COLUMNS="80")
+    assert max(map(len, shown.splitlines())) <= 80
+    rows = [line for line in shown.splitlines() if "[" in line]
+    names = [re.findall(r"\[(.*)\]", row)[0] for row in rows]
+    assert sorted(names, key=lambda name: -accuracies[name]) == names
+    assert "seed" in shown and "hidden_sizes" in shown
+    missing = no_experiments.run("make", "compare", "SEEDS=narrow nothing", fails=True)
+    assert "error: nothing: 0 experiments of the name nothing-NUMBER; run some by" in missing
 
 
 def test_dvc_refuses_unknown_recipes_and_keys(committed: Project, explained: Callable[[str], None]):

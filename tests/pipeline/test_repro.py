@@ -3,14 +3,25 @@
 import csv
 import hashlib
 import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from pathspec import GitIgnoreSpec
 from ruamel.yaml import YAML
 
-from tests.project import MIRROR, ROOT, Project, executed, lend_environment, needs_mnist
+from tests.project import (
+    MIRROR,
+    ROOT,
+    Project,
+    Running,
+    executed,
+    lend_environment,
+    needs_mnist,
+)
 from tools.working_tree import copy_working_tree
 
 STAGES = ["prepare", "train", "evaluate", "export"]
@@ -72,6 +83,44 @@ def test_the_digits_change_nothing_but_the_parameter(on_digits: tuple[Project, s
 def test_a_second_run_executes_nothing(reproduced: Project):
     assert reproduced.repro() == []
     assert executed(reproduced.run("make", "run")) == []
+
+
+def test_the_curves_grow_while_a_training_runs_and_stay_if_it_is_killed(
+    committed: Project, tmp_path: Path
+):
+    committed.edit(
+        "params.yaml", "epochs: 10\n    batch_size: 32", "epochs: 99999\n    batch_size: 32"
+    )
+    running = Running(committed, "dvc", "repro")
+    running.wait_for("Epoch 3: ")
+    page = tmp_path / "index.html"
+    watching = Running(committed, "python", "-m", "tools.plots", "--watch", "--out", str(tmp_path))
+    watching.wait_for("index.html")
+    shown = page.read_bytes()
+    curves = json.loads(committed.run("dvc", "plots", "show", "metrics/epochs.csv", "--json"))
+    assert (
+        int(curves["data"]["metrics/epochs.csv"][0]["content"]["data"]["values"][-1]["epoch"]) >= 3
+    )
+    changed = json.loads(committed.run("dvc", "metrics", "diff", "--json"))["diff"]
+    assert changed["metrics/train.json"]["train.loss"]["diff"]
+    while page.read_bytes() == shown:
+        assert watching.process.poll() is None, watching.output()
+        time.sleep(0.1)
+    os.killpg(watching.process.pid, signal.SIGINT)
+    watching.end(fails=True)
+    assert "Traceback" not in watching.output()
+
+    os.killpg(running.process.pid, signal.SIGKILL)
+    running.end(fails=True)
+    rows = list(csv.DictReader(committed.read("metrics/epochs.csv").decode().splitlines()))
+    assert [int(row["epoch"]) for row in rows] == [*range(1, len(rows) + 1)]
+    last = json.loads(committed.read("metrics/train.json"))
+    assert float(rows[-1]["train_loss"]) == last["train"]["loss"]
+    assert not (committed.folder / "models/model_weights.pth").exists()
+    status = committed.git_status()
+    assert " M metrics/epochs.csv" in status and "dvc.lock" not in status
+    committed.run("make", "restore")
+    assert committed.git_status() == "" and committed.repro() == []
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_pushed_results_need_no_run_by_a_colleague(
 
 
 def test_results_that_nobody_committed_are_found_again(author: Project, tmp_path: Path):
-    with stores.folder(tmp_path / "store") as store:
+    with stores.folder(tmp_path) as store:
         use(author, store)
         author.edit("params.yaml", "recipe: tutorial", "recipe: fast")
         assert author.repro() == ["train", "evaluate", "export"]
