@@ -41,6 +41,7 @@ class Prediction(NamedTuple):
     image: np.ndarray  # the network's input, uint8 [C, H, W]
     probabilities: np.ndarray  # float32 [classes]
     classes: list[str]
+    unsure: bool
 
     @property
     def actual(self) -> str:
@@ -62,6 +63,7 @@ class Prediction(NamedTuple):
             "probability": probability,
             "runner_up": second,
             "runner_up_probability": runner_up,
+            "unsure": self.unsure,
             "probabilities": {
                 name: round(float(each), 6)
                 for name, each in zip(self.classes, self.probabilities, strict=True)
@@ -77,7 +79,7 @@ class Prediction(NamedTuple):
             for name, probability in self.top(count)
         )
         rest = f"   ({', '.join(others)})" if others else ""
-        return f"{printable(self.path):<{width}}  {best}{rest}"
+        return f"{printable(self.path):<{width}}  {best}{rest}" + "  unsure" * self.unsure
 
 
 def list_pictures(argument: str, recursive: bool) -> list[Path]:
@@ -135,7 +137,9 @@ def read(path: Path, model: Model) -> np.ndarray | UserError:
         return UserError(f"{path}: {error.strerror}")
 
 
-def classify(paths: list[Path], model: Model) -> Iterator[Prediction | UserError]:
+def classify(
+    paths: list[Path], model: Model, unsure_below: float
+) -> Iterator[Prediction | UserError]:
     """Yield a prediction or an error for each picture, in order."""
     for start in range(0, len(paths), BATCH_SIZE):
         batch = paths[start : start + BATCH_SIZE]
@@ -146,7 +150,9 @@ def classify(paths: list[Path], model: Model) -> Iterator[Prediction | UserError
             if isinstance(result, UserError):
                 yield result
             else:
-                yield Prediction(path, result, next(probabilities), model.classes)
+                found = next(probabilities)
+                unsure = bool(found.max() < unsure_below)
+                yield Prediction(path, result, found, model.classes, unsure)
 
 
 def save_sheet(predictions: list[Prediction], layout: str, path: Path) -> None:
@@ -191,8 +197,12 @@ def printer(
     if options.csv:
         table = csv.writer(sys.stdout, lineterminator="\n")
         places = range(1, min(options.top, len(classes)) + 1)
-        table.writerow(["path", *chain(*((f"class_{k}", f"probability_{k}") for k in places))])
-        return lambda one: table.writerow([one.path, *chain(*one.top(options.top))])
+        table.writerow(
+            ["path", *chain(*((f"class_{k}", f"probability_{k}") for k in places)), "unsure"]
+        )
+        return lambda one: table.writerow(
+            [one.path, *chain(*one.top(options.top)), int(one.unsure)]
+        )
     return lambda one: print(one.to_text(width, options.top))
 
 
@@ -218,6 +228,12 @@ def parse_arguments() -> argparse.Namespace:
         "--top", type=int, default=2, metavar="K", help="how many classes a line has; default: 2"
     )
     parser.add_argument(
+        "--unsure",
+        type=float,
+        metavar="P",
+        help="mark answers below this probability; default: the model's, by its validation set",
+    )
+    parser.add_argument(
         "--labelled",
         action="store_true",
         help="folders have the names of classes: also print accuracy, confusions and mistakes",
@@ -238,6 +254,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"--show {printable(options.show)}: no such folder; create it first")
     if options.top < 1:
         parser.error(f"--top {options.top}: use 1 or more")
+    if options.unsure is not None and not 0 <= options.unsure <= 1:
+        parser.error(f"--unsure {options.unsure}: use 0 (mark none) to 1")
     return options
 
 
@@ -261,7 +279,8 @@ def main() -> None:
     show = printer(options, model.classes, width)
     shown: list[Prediction] = []
     labelled: list[tuple[Path, str, str]] = []
-    for result in classify(paths, model):
+    below = model.unsure_below if options.unsure is None else options.unsure
+    for result in classify(paths, model, below):
         if isinstance(result, UserError):
             report(result)
             continue

@@ -24,7 +24,7 @@ class Model:
     `classes` are the class names in the order of the probabilities, `layout` is the layout of the
     pictures, `shape` that of their images (channels, height, width), `title` the title of the data set,
     `dataset` all that is known of it. The recipe is `recipe`; `accuracy` was measured on `test_images`
-    images.
+    images. Answers that are less probable than `unsure_below`, in [0, 1], are unsure.
     """
 
     def __init__(self, path: Path = MODEL):
@@ -59,6 +59,8 @@ class Model:
             self.recipe = str(metadata["training"]["recipe"])
             self.accuracy = float(metadata["test"]["accuracy"])
             self.test_images = int(metadata["test"]["images"])
+            # Without a validation set, it is not known.
+            self.unsure_below = float(metadata["training"]["unsure_below"] or 0)
         except (KeyError, TypeError, ValueError, RecursionError):
             raise self._foreign("its metadata do not describe a data set and a test") from None
         signature = [

@@ -27,7 +27,15 @@ from stages.training.device import compute_deterministically, own_threads, pick_
 from stages.training.fast_mlp import FastMLP
 from stages.training.initial_weights import NONE, copy_weights, freeze, read_weights
 from stages.training.loop import Loop
-from stages.training.metrics import NAMES, Results, best, check_finite, describe, validate
+from stages.training.metrics import (
+    NAMES,
+    Results,
+    best,
+    check_finite,
+    describe,
+    unsure_below,
+    validate,
+)
 from stages.training.parallel import Group, join
 from stages.training.randomness import UnseededError, draw_from, no_global_generators
 from stages.training.recipe import Recipe, TrainParams, check_choice
@@ -96,31 +104,33 @@ def train(  # noqa: PLR0913, PLR0917
         inputs.check(quick=True)
         if len(validation):
             results["validation"] = validate(network, validation, group)
-        rate = recipe.optimizer.learning_rate
-        check_finite(network, results, rate, f"{key}.optimizer.learning_rate")
+        check_finite(network, results, recipe.optimizer, key)
         epochs.append(results)
         if recipe.keep == "best" and best(epochs) == epoch:
             kept = {name: value.clone() for name, value in network.state_dict().items()}
         if checkpoint:
-            left = (time.monotonic() - started) / (epoch - first) * (recipe.epochs - epoch)
-            print(f"Epoch {epoch}: {describe(results)}{time_left(left)}", flush=True)
+            left = time_left(started, epoch - first, recipe.epochs - epoch)
+            print(f"Epoch {epoch}: {describe(results)}{left}", flush=True)
             # Published at once, for `dvc plots show` and others that look at a running training.
             with all_or_none() as current:
                 write_results(current, epochs, recipe.keep)
             state = {"network": network.state_dict(), "trainer": trainer.state_dict()}
             checkpoint.save(state | {"epochs": epochs, "kept": kept})
+    if recipe.keep == "best":
+        network.load_state_dict(kept)
+        if checkpoint:
+            print(f"Keeping epoch {best(epochs)}: its validation loss is the lowest")
+    unsure = unsure_below(network, validation, group)
     group.agree()
     if not checkpoint:
         return
 
-    if recipe.keep == "best":
-        network.load_state_dict(kept)
-        print(f"Keeping epoch {best(epochs)}: its validation loss is the lowest")
     record = {
         "dataset": training.dataset,
         "images": len(training),
         **params.model_dump(exclude={"initial_weights"}) | {"device": device.type} | origin,
         "parameters": recipe.model_dump(exclude={"network"}, exclude_unset=True),
+        "unsure_below": unsure,
     }
     save_network(outputs, network, recipe.network, training.shape, record)
     write_results(outputs, epochs, recipe.keep)
@@ -156,8 +166,12 @@ def initialise(
     return network, {"initial_weights": origin}
 
 
-def time_left(seconds: float) -> str:
-    """Return the end of an epoch's line; "" for less than a minute."""
+def time_left(started: float, done: int, left: int) -> str:
+    """Return the end of an epoch's line: how long the epochs that are left take, if a minute or more.
+
+    So many are `done` since the time `started`.
+    """
+    seconds = (time.monotonic() - started) / done * left
     return f" ({tqdm.format_interval(seconds)} left)" if seconds >= 60 else ""
 
 

@@ -40,6 +40,7 @@ TRAINING = {
     "seed": 0,
     "device": "cpu",
     "parameters": {},
+    "unsure_below": 0.9,
 }
 SHAPE = (1, 28, 28)
 NETWORK = FeedForward(kind="feed_forward", hidden_sizes=[16], activations=["tanh"], dropout=0.5)

@@ -2,6 +2,7 @@ import csv
 import hashlib
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from stages.networks.registry import build
 from stages.runtime.config import read_yaml
 from stages.runtime.errors import UserError
 from stages.runtime.splits import TRAIN, VALIDATION, load_split
-from stages.train import EPOCHS, RESULTS, main
+from stages.train import EPOCHS, RESULTS, main, time_left
 from stages.training.loop import Loop
 from stages.training.parallel import Group
 from stages.training.randomness import draw_from
@@ -94,6 +95,7 @@ def test_the_record_says_how_the_weights_were_made(prepared: Path, name: str):
         mode="json", exclude_unset=True
     )
     parameters = record["training"].pop("parameters")
+    assert 0.1 <= record["training"].pop("unsure_below") <= 1
     assert record["training"] == {
         "dataset": DATASET,
         "images": 70,
@@ -103,6 +105,22 @@ def test_the_record_says_how_the_weights_were_made(prepared: Path, name: str):
     }
     assert {"network": record["network"], **parameters} == recipe
     assert tuple(record["shape"]) == SHAPE
+
+
+def test_answers_are_unsure_that_are_less_probable_than_most_right_ones(prepared: Path):
+    run_stage(main)
+    network, record = load_network()
+    below, validation = record["training"]["unsure_below"], load_split(VALIDATION)
+    probabilities = predict_batches(network, validation.images, 250).softmax(dim=1)
+    right = probabilities.argmax(dim=1) == validation.labels
+    of_right = sorted(probabilities.amax(dim=1)[right].tolist())
+    assert below == round(of_right[int(0.05 * len(of_right))], 4)
+
+
+def test_a_long_training_says_how_long_it_will_take():
+    started = time.monotonic() - 120
+    assert time_left(started, done=2, left=3) == " (03:00 left)"
+    assert time_left(started, done=2, left=0) == time_left(started, done=24, left=6) == ""
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(prepared: Path):

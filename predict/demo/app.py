@@ -75,10 +75,11 @@ def create_app(model: Model, samples: Sequence[tuple[int, np.ndarray]] = ()) -> 
         try:
             image = read_picture(BytesIO(picture), model.layout, model.shape)
         except EmptyPictureError:  # an empty canvas is not an error
-            return {"class": None, "probabilities": None, "seen": None}
+            return {"class": None, "unsure": None, "probabilities": None, "seen": None}
         [probabilities] = model(image[None])
         return {
             "class": model.classes[probabilities.argmax()],
+            "unsure": bool(probabilities.max() < model.unsure_below),
             "probabilities": [round(float(probability), 6) for probability in probabilities],
             "seen": to_data_url(image),
         }

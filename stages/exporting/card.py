@@ -97,7 +97,7 @@ probability from the accuracy.
 The model knows images like those of the data above, and nothing else. It assigns one of its classes to
 any image, often with confidence. It was not tested on other people's pictures, pens or cameras; do not
 let it decide anything about people, money or safety.
-
+{_unsure(training["unsure_below"])}
 ## Files
 
 | file | format | bytes |
@@ -127,6 +127,16 @@ def _origin(training: dict) -> str:
     return (
         f"\nIt started from the weights in `{given['file']}`, with the SHA-256\n`{given['sha256']}`; "
         f"random was {random}.\n"
+    )
+
+
+def _unsure(below: float | None) -> str:
+    """Return a paragraph on answers that are called unsure, if the threshold is known."""
+    if below is None:
+        return ""
+    return (
+        f"\n`predict` and the demo call answers unsure whose probability is below {below:.2%}: of the "
+        "right\nanswers on the validation set, 5 in 100 are.\n"
     )
 
 

@@ -9,11 +9,13 @@ from stages.networks.inference import correct, mean_loss, predict_batches
 from stages.runtime.config import PARAMS
 from stages.runtime.errors import UserError
 from stages.runtime.splits import Split
+from stages.training.optimizers import Optimizer
 from stages.training.parallel import Group
 
 # In addition to the loss: of logits [n, classes] and labels [n], a value for each image.
 METRICS = {"accuracy": correct}
 NAMES = ("loss", *METRICS)
+UNSURE = 0.05  # of the right answers
 VALIDATION_BATCH_SIZE = 250  # bounds memory; threads and processes share these batches
 
 Results = dict[str, dict[str, float]]  # of an epoch: means over the images, by split and name
@@ -35,6 +37,30 @@ def means(total: Tensor, images: int) -> dict[str, float]:
 
 def validate(network: nn.Module, validation: Split, group: Group) -> dict[str, float]:
     """Return the network's results on the validation set, averaged in float64."""
+    logits = predict(network, validation, group)
+    results = {"loss": mean_loss(logits, validation.labels)}
+    for name, metric in METRICS.items():
+        results[name] = metric(logits, validation.labels).double().mean().item()
+    return results
+
+
+def unsure_below(network: nn.Module, validation: Split, group: Group) -> float | None:
+    """Return the probability that the network exceeds in 95 of 100 right answers; None: unknown.
+
+    Answers that are less probable are called unsure. They are most of the wrong ones, and of the
+    answers to images that are of no class.
+    """
+    if not len(validation):
+        return None
+    logits = predict(network, validation, group)
+    probabilities = logits.softmax(dim=1).amax(dim=1)[correct(logits, validation.labels)]
+    if not len(probabilities):
+        return None
+    return round(probabilities.sort().values[int(UNSURE * len(probabilities))].item(), 4)
+
+
+def predict(network: nn.Module, validation: Split, group: Group) -> Tensor:
+    """Return the logits of the validation set, float32 [N, classes], which the group computes."""
     batches, classes = validation.images.split(VALIDATION_BATCH_SIZE), len(validation.classes)
     weights = next(network.parameters())
 
@@ -43,11 +69,7 @@ def validate(network: nn.Module, validation: Split, group: Group) -> dict[str, f
         row[: logits.numel()] = logits.flatten()
 
     rows = group.gather(compute, len(batches), weights.new_zeros(VALIDATION_BATCH_SIZE * classes))
-    logits = rows.flatten()[: len(validation) * classes].view(-1, classes).cpu()
-    results = {"loss": mean_loss(logits, validation.labels)}
-    for name, metric in METRICS.items():
-        results[name] = metric(logits, validation.labels).double().mean().item()
-    return results
+    return rows.flatten()[: len(validation) * classes].view(-1, classes).cpu()
 
 
 def best(epochs: list[Results]) -> int:
@@ -56,18 +78,19 @@ def best(epochs: list[Results]) -> int:
     return losses.index(min(losses)) + 1 if losses else 0
 
 
-def check_finite(network: nn.Module, results: Results, learning_rate: float, key: str) -> None:
+def check_finite(network: nn.Module, results: Results, optimizer: Optimizer, key: str) -> None:
     """Refuse a training whose losses or weights have become infinite or NaN.
 
     Raises:
-        UserError: they have; the line names the learning rate, at `key` in params.yaml.
+        UserError: they have; the line names the learning rate of the recipe at `key` in params.yaml.
     """
     losses = [result["loss"] for result in results.values()]
     finite = all(weights.isfinite().all() for weights in network.parameters())
     if not (finite and all(map(math.isfinite, losses))):
         raise UserError(
-            f"{PARAMS}: {key}: {learning_rate} led to losses of {losses} and to weights that are "
-            f"{'' if finite else 'not '}finite; use a smaller one, or a smaller weight_decay"
+            f"{PARAMS}: {key}.optimizer.learning_rate: {optimizer.learning_rate} led to losses of "
+            f"{losses} and to weights that are {'' if finite else 'not '}finite; use a smaller one, or "
+            "a smaller weight_decay"
         )
 
 

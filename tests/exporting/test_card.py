@@ -49,6 +49,15 @@ def test_it_says_which_weights_the_training_started_from():
     )
 
 
+def test_it_says_which_answers_are_called_unsure():
+    assert (
+        "\n`predict` and the demo call answers unsure whose probability is below 90.00%: " in CARD
+    )
+    training = PROVENANCE["training"] | {"unsure_below": None}  # there was no validation set
+    card = render(PROVENANCE | {"training": training}, SCORES, SIZES, PARAMS).decode()
+    assert "unsure" not in card
+
+
 def test_it_has_every_class_and_the_bins_that_have_images():
     assert "Accuracy 66.67%, loss 33.3333 nats, macro F1 0.1667." in CARD
     zero, one, *others = cells("## Results on the test set")

@@ -37,7 +37,7 @@ def write_model(
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     provenance = {
-        "training": {"dataset": dataset, "recipe": "tutorial"},
+        "training": {"dataset": dataset, "recipe": "tutorial", "unsure_below": 0.9},
         "test": TEST,
         "shape": [1, 28, 28],
     }

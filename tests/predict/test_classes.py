@@ -71,7 +71,7 @@ def test_the_page_classifies_a_dropped_picture(browser: Browser, url: str):
             }""",
             base64.b64encode(PICTURE).decode(),
         )
-        expect(page.locator("#result")).to_contain_text(f"This is {NAMES[11]}, with 15.4")
+        expect(page.locator("#result")).to_contain_text(f"Unsure. Perhaps {NAMES[11]}, with 15.4")
         assert page.locator("tbody th").all_text_contents() == NAMES[:1:-1]  # the ten most probable
         expect(page.locator("tr.best th")).to_have_text(NAMES[11])
         expect(page.locator("#class")).to_have_text(NAMES[11])
@@ -109,7 +109,7 @@ def test_long_names_are_broken_into_a_few_lines(browser: Browser, tmp_path: Path
         for width in (320, 768, 1280):
             with page_of(browser, url, viewport={"width": width, "height": 800}) as page:
                 page.locator("#canvas").click()
-                expect(page.locator("#result")).to_contain_text("This is ")
+                expect(page.locator("#result")).to_contain_text("Unsure. Perhaps ")
                 assert page.evaluate("document.documentElement.scrollWidth") == width
                 height = page.locator("tbody tr").first.evaluate("row => row.offsetHeight")
                 assert height < 120

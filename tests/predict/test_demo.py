@@ -44,7 +44,7 @@ def test_it_returns_the_models_prediction(client: httpx.Client, model_file: Path
 def test_an_empty_drawing_is_not_an_error(client: httpx.Client):
     response = client.post("/predict", content=png(Image.new("L", (400, 400), 255)))
     assert response.status_code == 200
-    assert response.json() == {"class": None, "probabilities": None, "seen": None}
+    assert response.json() == {"class": None, "unsure": None, "probabilities": None, "seen": None}
 
 
 @pytest.mark.parametrize(

@@ -207,15 +207,34 @@ def test_a_table_has_as_many_classes_as_asked_for(constant: Path, tmp_path: Path
     path = tmp_path / "a, b.png"
     draw(3).save(path)
     rows = list(csv.reader(predict(constant, "--csv", path).stdout.decode().splitlines()))
-    assert rows[0] == ["path", "class_1", "probability_1", "class_2", "probability_2"]
+    assert rows[0] == ["path", "class_1", "probability_1", "class_2", "probability_2", "unsure"]
     assert rows[1][:3] == [str(path), "3", "1.0"]
     rows = list(
         csv.reader(predict(constant, "--csv", "--top=99", path).stdout.decode().split("\n"))
     )
-    assert len(rows[0]) == len(rows[1]) == 1 + 2 * len(CLASSES)
+    assert len(rows[0]) == len(rows[1]) == 2 + 2 * len(CLASSES)
     [line] = predict(constant, "--top=1", path).stdout.decode().splitlines()
     assert line.endswith("3  100.00%")
     assert b"--top 0: use 1 or more" in predict(constant, "--top=0", path, code=2).stderr
+
+
+def test_improbable_answers_are_unsure(tmp_path: Path):
+    """The threshold is the model's, 0.9, or the user's."""
+    draw(3).save(tmp_path / "three.png")
+    likely = write_model(tmp_path / "likely.onnx", [0.0] * 3 + [0.91, 0.09] + [0.0] * 5)
+    perhaps = write_model(tmp_path / "perhaps.onnx", [0.0] * 3 + [0.89, 0.11] + [0.0] * 5)
+
+    def unsure(model: Path, *options: str) -> bool:
+        picture = tmp_path / "three.png"
+        text = predict(model, picture, *options).stdout.decode()
+        found = json.loads(predict(model, "--json", picture, *options).stdout)["unsure"]
+        _, row = csv.reader(predict(model, "--csv", picture, *options).stdout.decode().splitlines())
+        assert text.endswith("  unsure\n") == found == bool(int(row[-1]))
+        return found
+
+    assert [unsure(likely), unsure(perhaps)] == [False, True]
+    assert [unsure(likely, "--unsure=0.95"), unsure(perhaps, "--unsure=0")] == [True, False]
+    assert b"--unsure 2.0: use 0" in predict(likely, "--unsure=2", "x", code=2).stderr
 
 
 def test_a_damaged_model_is_one_line(tmp_path: Path):

@@ -136,7 +136,8 @@ async function predict(body, signal) {
     } else {
       const probability = prediction.probabilities[model.classes.indexOf(prediction.class)];
       const percent = (100 * probability).toFixed(1);
-      show(`This is ${prediction.class}, with ${percent}\u00a0% probability.`, prediction);
+      const found = prediction.unsure ? "Unsure. Perhaps" : "This is";
+      show(`${found} ${prediction.class}, with ${percent}\u00a0% probability.`, prediction);
     }
   } catch (error) {
     if (error.name !== "AbortError") show(NO_SERVER);
