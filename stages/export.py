@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from stages.exporting import hub
 from stages.exporting.card import render
 from stages.exporting.formats import FORMATS
 from stages.exporting.params import ExportParams
@@ -74,5 +75,6 @@ def main(inputs: Inputs, outputs: Outputs) -> None:
             f"{form.file}: {size['bytes']:,} bytes, accuracy {result.accuracy:.2%}, at most "
             f"{result.max_difference:.1e} from the eager network over {len(test):,} images"
         )
+    hub.write(outputs, network, classifier.provenance)
     outputs.write_bytes(CARD, render(classifier.provenance, scores, sizes, params))
     outputs.write_json(SIZES, sizes)

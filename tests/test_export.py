@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -20,13 +21,23 @@ from stages import export
 from stages.export import CARD, SIZES, main
 from stages.exporting.formats import FORMATS
 from stages.exporting.torch_files import PROVENANCE, Classifier, write_torchscript
-from stages.networks.checkpoint import save_network
+from stages.networks.checkpoint import WEIGHTS, save_network
 from stages.networks.convolutional import Convolutional
 from stages.networks.registry import Network, build, parse
 from stages.runtime.errors import UserError
 from stages.runtime.splits import TEST, TRAIN
 from tests.project import ROOT, Project, change, copy_of
-from tests.samples import DATASET, NETWORK, SHAPE, TRAINING, random_images, run_stage, store, write
+from tests.samples import (
+    CLASSES,
+    DATASET,
+    NETWORK,
+    SHAPE,
+    TRAINING,
+    random_images,
+    run_stage,
+    store,
+    write,
+)
 
 FILES = {form.name: form.file for form in FORMATS}
 IMAGES = random_images(25)
@@ -148,6 +159,16 @@ def test_each_file_tells_where_it_comes_from(exported: Path):
         == (eager(exported).argmax(axis=1) == np.arange(25) % 10).mean()
     )
     assert provenance["versions"]["torch"] == "2.13.0"
+
+
+def test_the_files_of_the_hub_have_the_weights_and_the_labels(exported: Path):
+    weights = safetensors.torch.load_file(exported / "models/model.safetensors")
+    expected = torch.load(exported / WEIGHTS, weights_only=True)
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in weights)
+    config = json.loads((exported / "models/config.json").read_text())
+    assert config["id2label"] == {str(label): name for label, name in enumerate(CLASSES)}
+    assert (config["num_channels"], config["image_size"]) == (1, 28)
 
 
 def test_the_card_s_own_lines_load_each_file(exported: Path):

@@ -4,6 +4,7 @@ import json
 import re
 
 from stages.exporting.formats import FORMATS
+from stages.exporting.hub import front_matter
 from stages.exporting.params import ExportParams
 from stages.exporting.torch_files import PROVENANCE
 from stages.metrics.scores import Scores
@@ -49,7 +50,8 @@ def render(provenance: dict, scores: Scores, sizes: list[dict], params: ExportPa
         f"`{form.file.name}`:\n\n```python\n{form.usage(form.file)}\n{example}\n```"
         for form in FORMATS
     )
-    return f"""# A classifier of images: {dataset["title"]}
+    return f"""{front_matter(provenance, metrics)}
+# A classifier of images: {dataset["title"]}
 
 The export stage wrote this card from its measurements; `dvc repro` updates it.
 
@@ -103,6 +105,9 @@ let it decide anything about people, money or safety.
 | file | format | bytes |
 |---|---|--:|
 {files}
+
+`model.safetensors` has the weights alone, as `model_weights.pth` has, and `config.json` the labels,
+both for Hugging Face's Hub.
 
 The export stage ran each file on the whole test set. The probabilities were within
 {params.tolerance:.0e} of the network's, with the same accuracy. The accuracy of int8, which depends on

@@ -2,6 +2,7 @@ import json
 import re
 
 import torch
+from huggingface_hub import ModelCard
 
 from stages.exporting.card import _cell, render
 from stages.exporting.formats import FORMATS
@@ -27,6 +28,19 @@ def cells(heading: str) -> list[list[str]]:
     table = CARD.partition(f"{heading}\n")[2].partition("\n| ")[2].partition("\n\n")[0]
     rows = table.splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_hugging_faces_hub_finds_what_it_reads():
+    front = ModelCard(CARD).data
+    assert (front.license, front.pipeline_tag) == ("other", "image-classification")
+    assert (front.model_name, front.datasets) == ("of a test-mine", ["of a test"])
+    measured = {one.metric_type: one.metric_value for one in front.eval_results}
+    assert measured == {
+        "accuracy": SCORES.metrics["accuracy"],
+        "f1": SCORES.metrics["macro_f1"],
+        "loss": SCORES.metrics["loss"],
+    }
+    assert {one.dataset_name for one in front.eval_results} == {"Of a test"}
 
 
 def test_it_says_what_was_trained_on_what():

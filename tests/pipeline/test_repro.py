@@ -35,6 +35,8 @@ RESULTS = [
     "models/model.pt2",
     "models/model.onnx",
     "models/model.int8.onnx",
+    "models/model.safetensors",
+    "models/config.json",
     "models/README.md",
     "metrics/train.json",
     "metrics/epochs.csv",

@@ -1,0 +1,60 @@
+"""What Hugging Face's Hub reads of a model: the front matter of its card, labels, safetensors."""
+
+from pathlib import Path
+
+import safetensors.torch
+import yaml
+from torch import nn
+
+from stages.runtime.outputs import Outputs
+
+CONFIG = Path("models/config.json")
+WEIGHTS = Path("models/model.safetensors")
+
+
+def front_matter(provenance: dict, metrics: dict[str, float]) -> str:
+    """Return the lines of YAML at the start of a card, by which the Hub finds and compares models.
+
+    `provenance` is the content of the files' metadata, `metrics` those of the test. Only the model's
+    owner can say under which licence others may use it.
+    """
+    training = provenance["training"]
+    dataset = training["dataset"]
+    task = {"type": "image-classification", "name": "Image classification"}
+    results = [
+        {"type": "accuracy", "value": metrics["accuracy"]},
+        {"type": "f1", "value": metrics["macro_f1"], "name": "macro F1"},
+        {"type": "loss", "value": metrics["loss"], "name": "cross-entropy in nats"},
+    ]
+    tested = {"type": dataset["name"], "name": dataset["title"], "split": "test"}
+    front = {
+        "license": "other",
+        "library_name": "pytorch",
+        "pipeline_tag": task["type"],
+        "tags": ["dvc", "onnx", "torchscript", provenance["network"]["kind"]],
+        "datasets": [dataset["name"]],
+        "metrics": ["accuracy", "f1"],
+        "model-index": [
+            {
+                "name": f"{dataset['name']}-{training['recipe']}",
+                "results": [{"task": task, "dataset": tested, "metrics": results}],
+            }
+        ],
+    }
+    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
+
+
+def write(outputs: Outputs, network: nn.Module, provenance: dict) -> None:
+    """Write the weights, and the labels of the classes in the Hub's form."""
+    classes = provenance["training"]["dataset"]["classes"]
+    channels, size, _ = provenance["shape"]
+    config = {
+        "architectures": [provenance["network"]["kind"]],
+        "num_channels": channels,
+        "image_size": size,
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: label for label, name in enumerate(classes)},
+    }
+    outputs.write_json(CONFIG, config)
+    content = safetensors.torch.save(network.state_dict(), {"format": "pt"})
+    outputs.write_bytes(WEIGHTS, content)
