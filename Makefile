@@ -75,14 +75,12 @@ doctor: $(VENV)/run.installed ## Find damage from a crash or a bad disk; FIX=1 r
 	@python -m tools.doctor $(if $(FIX),--fix)
 
 experiments: $(VENV)/run.installed ## List the experiments by accuracy, with the parameters that differ
-	@dvc exp show --no-pager --only-changed --hide-workspace --hide-queued \
-		--sort-by metrics/evaluate.json:accuracy --sort-order desc \
-		--drop '.*/|Created|State|Executor|images|prepare|train\.|validation|test|classes|calibration|macro|loss'
+	@python -m tools.experiments $(ARGS)
 
-seeds: $(VENV)/run.installed ## Train under several seeds as experiments NAME-1, …; N=5 ARGS='-S KEY=VALUE'
-	@dvc exp run --queue --name $(or $(NAME),seed) -S 'train.seed=range($(or $(N),5))' $(ARGS)
+seeds: $(VENV)/run.installed ## Train under several seeds as GROUP-1, …; GROUP=seed N=5 ARGS='-S KEY=VALUE'
+	@dvc exp run --queue --name $(or $(GROUP),seed) -S 'train.seed=range($(or $(N),5))' $(ARGS)
 	@dvc exp run --run-all
-	@python -m tools.seeds $(or $(NAME),seed)
+	@python -m tools.seeds $(or $(GROUP),seed)
 
 compare: $(VENV)/run.installed ## Test whether the difference in accuracy is significant; REV=main, or SEEDS='NAME OTHER'
 	@python -m tools.$(if $(SEEDS),seeds $(SEEDS),compare $(or $(REV),HEAD) $(ARGS))
