@@ -1,18 +1,19 @@
 """The test accuracy of a recipe, not of one run: its mean over experiments that differ in their seeds.
 
-python -m tools.seeds wide           # of wide-1, wide-2, … that `make seeds NAME=wide` has run
+python -m tools.seeds wide           # of wide-1, wide-2, … that `make seeds GROUP=wide` has run
 python -m tools.seeds narrow wide    # and of another recipe; is wide better?
 """
 
 import argparse
 import re
+from math import sqrt
 from statistics import mean, stdev
 from typing import NamedTuple
 
 import dvc.api
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from scipy.stats import ttest_1samp, ttest_ind
+from scipy import stats
 
 from tools.output import run_tool
 
@@ -27,22 +28,22 @@ class Group(NamedTuple):
 
 
 def read_group(name: str) -> Group:
-    """Read the experiments NAME-1, NAME-2, … of any commit.
+    """Read the experiments NAME-1, NAME-2, … on the current commit: on others, the code may differ.
 
     Raises:
         ValueError: there are fewer than two.
     """
     with Repo() as repo:
-        found = [pair for pairs in repo.experiments.ls(all_commits=True).values() for pair in pairs]
+        experiments = [pair for pairs in repo.experiments.ls().values() for pair in pairs]
     accuracies = [
         dvc.api.metrics_show(METRICS, rev=revision)["accuracy"]
-        for experiment, revision in sorted(found)
+        for experiment, revision in sorted(experiments)
         if re.fullmatch(rf"{re.escape(name)}-\d+", experiment)
     ]
     if len(accuracies) < 2:
         raise ValueError(
-            f"{name}: {len(accuracies)} experiments of the name {name}-NUMBER; run some by `make seeds "
-            f"NAME={name}`"
+            f"{name}: {len(accuracies)} experiments of the name {name}-NUMBER on this commit; run some "
+            f"by `make seeds GROUP={name}`"
         )
     return Group(name, accuracies)
 
@@ -54,10 +55,11 @@ def to_markdown(*groups: Group) -> str:
         "|---|--:|--:|--:|:-:|",
     ]
     for name, accuracies in groups:
-        low, high = ttest_1samp(accuracies, 0).confidence_interval()
+        seeds, centre, deviation = len(accuracies), mean(accuracies), stdev(accuracies)
+        half = stats.t.ppf(0.975, seeds - 1) * deviation / sqrt(seeds)
         lines.append(
-            f"| {name} | {len(accuracies)} | {mean(accuracies):.2%} | {100 * stdev(accuracies):.2f} | "
-            f"{low:.2%} to {high:.2%} |"
+            f"| {name} | {seeds} | {centre:.2%} | {100 * deviation:.2f} | {centre - half:.2%} to "
+            f"{centre + half:.2%} |"
         )
     return "\n".join(lines)
 
@@ -67,7 +69,13 @@ def to_comparison(before: Group, after: Group) -> str:
 
     The test is Welch's (1947): the deviations of the groups may differ.
     """
-    result = ttest_ind(after.accuracies, before.accuracies, equal_var=False)
+    for name, accuracies in (before, after):
+        if not stdev(accuracies):
+            same = (
+                f"All seeds of {name} gave the same accuracy, so there is no test; use more seeds."
+            )
+            return f"{to_markdown(before, after)}\n\n{same}"
+    result = stats.ttest_ind(after.accuracies, before.accuracies, equal_var=False)
     low, high = (100 * end for end in result.confidence_interval())
     verdict = "unlikely by chance alone" if result.pvalue < 0.05 else "chance can explain this"
     difference = 100 * (mean(after.accuracies) - mean(before.accuracies))
