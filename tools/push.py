@@ -6,8 +6,9 @@ They are in DVC's cache, and DVC has methods to send them, but does not document
 """
 
 import argparse
+from pathlib import Path
 
-from dvc.exceptions import DvcException, UploadError
+from dvc.exceptions import UploadError
 from dvc.repo import Repo
 
 from tools.output import run_tool
@@ -20,18 +21,25 @@ def push(remote: str | None) -> tuple[int, int]:
     runs.
 
     Raises:
-        DvcException: there is no such remote, it cannot be written, or it takes no run-cache (http).
+        Exception: there is no such remote, it cannot be written, or it takes no run-cache (http).
     """
     with Repo() as repo:
         files = repo.push(remote=remote)
-        runs = repo.stage_cache.push(remote)
-        for objects in repo.stage_cache.get_used_objs(runs).values():
+        cache = repo.stage_cache
+        runs = [(path.parent.name, path.name) for path in Path(cache.cache_dir).glob("*/*/*")]
+        for objects in cache.get_used_objs(runs).values():
             # `dvc gc` may have removed some.
             here = {each for each in objects if repo.cache.local.exists(each.value)}
             result = repo.cloud.push(here, remote=remote)
             if result.failed:
                 raise UploadError(len(result.failed))
             files += len(result.transferred)
+        # Last, since a run that is listed should have its files. DVC only logs a failure.
+        cache.push(remote)
+        store = repo.cloud.get_remote_odb(remote, hash_name="md5-dos2unix")
+        paths = [store.fs.join(store.path, "runs", key[:2], key, value) for key, value in runs]
+        if failed := [path for path in paths if not store.fs.exists(path)]:
+            raise UploadError(len(failed))
     return files, len(runs)
 
 
@@ -41,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         files, runs = push(options.remote)
-    except (OSError, DvcException) as error:
+    except Exception as error:  # of DVC, or of the library that reaches the store: any
         parser.exit(2, f"error: {' '.join(str(error).split())}\n")
     print(f"{files:,} files sent; the remote has the results of {runs:,} runs of stages")
 
