@@ -238,15 +238,8 @@ def draw(revisions: list[str], page: Path, watch: bool, images: Path | None) -> 
             write_images(plots, revisions, images)
 
 
-def wait_for_change() -> None:
-    """Return when a file in metrics/ has changed."""
-    before = times = modified()
-    while times == before:
-        time.sleep(1)
-        times = modified()
-
-
 def modified() -> dict[Path, int]:
+    """Return the times at which the files in metrics/ were modified, in nanoseconds."""
     times = {}
     for path in Path("metrics").glob("[!.]*"):
         with suppress(FileNotFoundError):  # a stage has begun, and DVC removes its files
@@ -266,9 +259,10 @@ def main() -> None:
     page = options.out.absolute() / "index.html"
     opened = False
     while True:
+        drawn = modified()
         try:
             draw(revisions, page, options.watch, options.png)
-        except (OSError, ValueError, DvcException) as error:
+        except (OSError, ValueError, TypeError, yaml.YAMLError, DvcException) as error:
             line = f"error: {' '.join(str(error).split())}\n"
             if not options.watch:
                 parser.exit(2, line)
@@ -281,7 +275,8 @@ def main() -> None:
             opened = True
         if not options.watch:
             return
-        wait_for_change()
+        while modified() == drawn:
+            time.sleep(1)
 
 
 if __name__ == "__main__":
