@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from stages.datasets.params import Layout, Size
 from stages.runtime.config import Section, check, parse_yaml
+from stages.runtime.errors import JOINERS, printable
 from stages.runtime.inputs import Inputs
 
 DATA = Path("data")
@@ -24,8 +25,8 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def is_printable(name: str) -> bool:
-    """Return whether all letters can be printed; joiners can, as in words of Persian and Hindi."""
-    return name.replace("\u200c", "").replace("\u200d", "").isprintable()
+    """Return whether a name has letters, all of which can be printed or join others."""
+    return bool(name.strip(JOINERS)) and printable(name) == name
 
 
 def _printable(name: str) -> str:

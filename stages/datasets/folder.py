@@ -160,7 +160,9 @@ def _entries(folder: Path) -> list[Path]:
     def to_path(entry: os.DirEntry) -> Path | None:
         if entry.name.startswith("."):
             return None
-        is_folder = entry.is_dir()
+        # An entry knows what it is; a link may lead nowhere, which `Path` alone takes for neither.
+        known = Path(entry.path) if entry.is_symlink() else entry
+        is_folder = known.is_dir()
         if is_folder and rules.match_file(entry.path):  # perhaps by "*.orig"
             raise UserError(
                 f"{entry.path}: a folder that .dvcignore hides, by a line without / at its end; rename "
@@ -170,15 +172,15 @@ def _entries(folder: Path) -> list[Path]:
             return None
         if re.search(r"[\udc80-\udcff]", entry.name):  # bytes that Python could not decode
             raise UserError(f"{entry.path}: the name is not UTF-8, as DVC needs it; rename it")
-        if entry.is_symlink() and not entry.is_file():
+        if entry.is_symlink() and not known.is_file():
             raise UserError(f"{entry.path}: a link, not to a file; replace it by a folder")
-        if not (is_folder or entry.is_file()):
+        if not (is_folder or known.is_file()):
             raise UserError(
                 f"{entry.path}: a pipe or a device, which DVC would wait for; remove it"
             )
         return Path(entry.path)
 
-    entries = sorted(  # which know whether they are folders; `Path` would ask the system
+    entries = sorted(
         os.scandir(folder), key=lambda entry: (unicodedata.normalize("NFC", entry.name), entry.name)
     )
     return [path for path in _collect(to_path, entries) if path]

@@ -16,12 +16,15 @@ ERROR_FILE = (
 MAX_FAULTS = 20  # lines of one error
 
 
+JOINERS = "\u200c\u200d"  # between letters, as in words of Persian and Hindi
+
+
 def printable(text: object) -> str:
     """Return a path or another text as one line: line breaks and broken letters escaped."""
-    text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return "".join(
+        letter if letter.isprintable() or letter in JOINERS else ascii(letter)[1:-1]
+        for letter in str(text)
+    )
 
 
 def without_secrets(text: str) -> str:
