@@ -82,30 +82,32 @@ class Prediction(NamedTuple):
         return f"{printable(self.path):<{width}}  {best}{rest}" + "  unsure" * self.unsure
 
 
-def list_pictures(argument: str, recursive: bool) -> list[Path]:
+def list_pictures(
+    argument: str, recursive: bool, report: Callable[[UserError], None]
+) -> list[Path]:
     """Return a file's path, or the sorted paths of the pictures in a folder, or also below it.
 
-    Hidden files are no pictures. Other files without a suffix of `SUFFIXES` get a line on stderr.
-
-    Raises:
-        UserError: the argument is empty, or the folder has no pictures or cannot be read.
+    Hidden files are no pictures. Other files without a suffix of `SUFFIXES` get a line on stderr. A
+    folder that cannot be read, or has no pictures, is reported.
     """
     if not argument:
-        raise UserError("an empty name; give a picture, a folder, or - for standard input")
+        report(UserError("an empty name; give a picture, a folder, or - for standard input"))
+        return []
     path = STDIN if argument == "-" else Path(argument)
-    try:
-        if path is STDIN or not path.is_dir():
-            return [path]
-        folders, files = [path], []
-        while folders:
-            inside = sorted(file for file in folders.pop(0).iterdir() if file.name[0] != ".")
+    files: list[Path] = []
+    folders = [path]
+    failed = False
+    for folder in folders:
+        try:
+            if path is STDIN or not folder.is_dir():
+                return [path]
+            inside = sorted(file for file in folder.iterdir() if file.name[0] != ".")
             files += [file for file in inside if not file.is_dir()]
-            # A link may lead back to where it is.
-            folders += [file for file in inside if file.is_dir() and not file.is_symlink()]
-            if not recursive:
-                break
-    except OSError as error:
-        raise UserError(f"{error.filename}: {error.strerror}") from None
+            if recursive:  # a link may lead back to where it is
+                folders += [file for file in inside if file.is_dir() and not file.is_symlink()]
+        except OSError as error:
+            failed = True
+            report(UserError(f"{folder}: {error.strerror}"))
     pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
     formats = ", ".join(FORMATS)
     if others := set(files).difference(pictures):
@@ -113,9 +115,9 @@ def list_pictures(argument: str, recursive: bool) -> list[Path]:
         shown = ", ".join(suffixes[:MAX_SUFFIXES]) + ", …" * (len(suffixes) > MAX_SUFFIXES)
         line = f"{path}: {len(others)} not named as pictures of {formats} ({shown})"
         print(f"skipped: {printable(line)}", file=sys.stderr)
-    if not pictures:
+    if not (pictures or failed):
         hint = "" if recursive else "; --recursive also reads subfolders"
-        raise UserError(f"{path}: no pictures in this folder ({formats}){hint}")
+        report(UserError(f"{path}: no pictures in this folder ({formats}){hint}"))
     return pictures
 
 
@@ -150,9 +152,8 @@ def classify(
             if isinstance(result, UserError):
                 yield result
             else:
-                found = next(probabilities)
-                unsure = bool(found.max() < unsure_below)
-                yield Prediction(path, result, found, model.classes, unsure)
+                row = next(probabilities)
+                yield Prediction(path, result, row, model.classes, bool(row.max() < unsure_below))
 
 
 def save_sheet(predictions: list[Prediction], layout: str, path: Path) -> None:
@@ -172,8 +173,8 @@ def save_sheet(predictions: list[Prediction], layout: str, path: Path) -> None:
 def summarise(predictions: list[tuple[Path, str, str]]) -> str:
     """Return the accuracy and the mistakes of paths, predicted and actual classes."""
     mistakes = [one for one in predictions if one[1] != one[2]]
-    right, count = len(predictions) - len(mistakes), len(predictions)
-    lines = [f"accuracy: {right / count:.2%} ({right:,} of {count:,} pictures)"]
+    correct, count = len(predictions) - len(mistakes), len(predictions)
+    lines = [f"accuracy: {correct / count:.2%} ({correct:,} of {count:,} pictures)"]
     pairs = Counter((predicted, actual) for _, predicted, actual in mistakes)
     lines += [
         f"{printable(actual)} as {printable(predicted)}: {times:,}"
@@ -231,7 +232,7 @@ def parse_arguments() -> argparse.Namespace:
         "--unsure",
         type=float,
         metavar="P",
-        help="mark answers below this probability; default: the model's, by its validation set",
+        help="mark less probable predictions; default: the model's, from its validation set",
     )
     parser.add_argument(
         "--labelled",
@@ -271,10 +272,7 @@ def main() -> None:
 
     paths = []
     for argument in options.pictures:
-        try:
-            paths += list_pictures(argument, options.recursive or options.labelled)
-        except UserError as error:
-            report(error)
+        paths += list_pictures(argument, options.recursive or options.labelled, report)
     width = max((len(printable(path)) for path in paths), default=0)
     show = printer(options, model.classes, width)
     shown: list[Prediction] = []
