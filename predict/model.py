@@ -24,7 +24,7 @@ class Model:
     `classes` are the class names in the order of the probabilities, `layout` is the layout of the
     pictures, `shape` that of their images (channels, height, width), `title` the title of the data set,
     `dataset` all that is known of it. The recipe is `recipe`; `accuracy` was measured on `test_images`
-    images. Answers that are less probable than `unsure_below`, in [0, 1], are unsure.
+    images. Predictions less probable than `unsure_below`, in [0, 1], are unsure.
     """
 
     def __init__(self, path: Path = MODEL):

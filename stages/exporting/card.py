@@ -136,12 +136,12 @@ def _origin(training: dict) -> str:
 
 
 def _unsure(below: float | None) -> str:
-    """Return a paragraph on answers that are called unsure, if the threshold is known."""
+    """Return a paragraph on predictions that are called unsure, if the threshold is known."""
     if below is None:
         return ""
     return (
-        f"\n`predict` and the demo call answers unsure whose probability is below {below:.2%}: of the "
-        "right\nanswers on the validation set, 5 in 100 are.\n"
+        f"\n`predict` and the demo call predictions below {below:.2%} unsure: of the correct ones on "
+        "the\nvalidation set, 5 in 100 are.\n"
     )
 
 

@@ -15,7 +15,7 @@ from stages.training.parallel import Group
 # In addition to the loss: of logits [n, classes] and labels [n], a value for each image.
 METRICS = {"accuracy": correct}
 NAMES = ("loss", *METRICS)
-UNSURE = 0.05  # of the right answers
+UNSURE = 0.05  # of the correct predictions
 VALIDATION_BATCH_SIZE = 250  # bounds memory; threads and processes share these batches
 
 Results = dict[str, dict[str, float]]  # of an epoch: means over the images, by split and name
@@ -45,18 +45,20 @@ def validate(network: nn.Module, validation: Split, group: Group) -> dict[str, f
 
 
 def unsure_below(network: nn.Module, validation: Split, group: Group) -> float | None:
-    """Return the probability that the network exceeds in 95 of 100 right answers; None: unknown.
+    """Return the probability that 95 in 100 correct predictions reach; None: too few are known.
 
-    Answers that are less probable are called unsure. They are most of the wrong ones, and of the
-    answers to images that are of no class.
+    Less probable predictions are called unsure: most of the wrong ones, and many for images of no
+    class.
     """
     if not len(validation):
         return None
     logits = predict(network, validation, group)
     probabilities = logits.softmax(dim=1).amax(dim=1)[correct(logits, validation.labels)]
-    if not len(probabilities):
+    unsure = int(UNSURE * len(probabilities))
+    if not unsure:
         return None
-    return round(probabilities.sort().values[int(UNSURE * len(probabilities))].item(), 4)
+    lowest = probabilities.sort().values[unsure].item()
+    return math.floor(lowest * 10_000) / 10_000  # not rounded to 1, which none reaches
 
 
 def predict(network: nn.Module, validation: Split, group: Group) -> Tensor:

@@ -63,10 +63,8 @@ def test_it_says_which_weights_the_training_started_from():
     )
 
 
-def test_it_says_which_answers_are_called_unsure():
-    assert (
-        "\n`predict` and the demo call answers unsure whose probability is below 90.00%: " in CARD
-    )
+def test_it_says_which_predictions_are_called_unsure():
+    assert "\n`predict` and the demo call predictions below 90.00% unsure: " in CARD
     training = PROVENANCE["training"] | {"unsure_below": None}  # there was no validation set
     card = render(PROVENANCE | {"training": training}, SCORES, SIZES, PARAMS).decode()
     assert "unsure" not in card
