@@ -1,9 +1,11 @@
-"""What Hugging Face's Hub reads of a model: the front matter of its card, labels, safetensors."""
+"""The form of Hugging Face's Hub: the front matter of a card, the labels, weights as safetensors."""
 
+import io
 from pathlib import Path
 
 import safetensors.torch
-import yaml
+import torch
+from ruamel.yaml import YAML
 from torch import nn
 
 from stages.runtime.outputs import Outputs
@@ -41,7 +43,9 @@ def front_matter(provenance: dict, metrics: dict[str, float]) -> str:
             }
         ],
     }
-    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
+    text = io.StringIO()
+    YAML().dump(front, text)
+    return f"---\n{text.getvalue()}---\n"
 
 
 def write(outputs: Outputs, network: nn.Module, provenance: dict) -> None:
@@ -56,5 +60,9 @@ def write(outputs: Outputs, network: nn.Module, provenance: dict) -> None:
         "label2id": {name: label for label, name in enumerate(classes)},
     }
     outputs.write_json(CONFIG, config)
-    content = safetensors.torch.save(network.state_dict(), {"format": "pt"})
-    outputs.write_bytes(WEIGHTS, content)
+    # Clones, since safetensors takes no views and no tensors that share memory.
+    state = {
+        name: value.clone(memory_format=torch.contiguous_format)
+        for name, value in network.state_dict().items()
+    }
+    outputs.write_bytes(WEIGHTS, safetensors.torch.save(state, {"format": "pt"}))

@@ -23,7 +23,7 @@ OUTPUTS = {
     "prepare": ["data/prepared/*.safetensors", "metrics/dataset.json", "metrics/samples.svg"],
     "train": ["models/model_weights.pth", "models/network.json"],
     "evaluate": ["metrics/evaluate.json", "metrics/*.csv", "metrics/mistakes.svg"],
-    "export": ["models/model.*", "models/README.md", "metrics/export.json"],
+    "export": ["models/model.*", "models/config.json", "models/README.md", "metrics/export.json"],
 }
 KILLS = ("stage", "dvc", "group", "interrupt", "terminate")
 
