@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import scaling
+from benchmarks import pictures, scaling
 from benchmarks.bench import NAMES, table
 from stages.exporting.formats import FORMATS
 from tests.project import ROOT, clean_environment
@@ -51,3 +51,8 @@ def test_the_committed_table_of_hosts_is_that_of_the_committed_results():
 def test_the_committed_table_is_that_of_the_committed_results():
     results = json.loads((FOLDER / "results.json").read_text())
     assert table(results) == (FOLDER / "results.md").read_text()
+
+
+def test_the_committed_table_of_pictures_is_that_of_the_committed_results():
+    results = json.loads((FOLDER / "pictures.json").read_text())
+    assert pictures.table(results) == (FOLDER / "pictures.md").read_text()
