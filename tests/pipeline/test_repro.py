@@ -103,8 +103,8 @@ def test_the_curves_grow_while_a_training_runs_and_stay_if_it_is_killed(
     assert (
         int(curves["data"]["metrics/epochs.csv"][0]["content"]["data"]["values"][-1]["epoch"]) >= 3
     )
-    changed = json.loads(committed.run("dvc", "metrics", "diff", "--json"))["diff"]
-    assert changed["metrics/train.json"]["train.loss"]["diff"]
+    printed = committed.run("dvc", "metrics", "diff", "--json")
+    assert json.loads(printed)["metrics/train.json"]["train.loss"]["diff"], printed
     while page.read_bytes() == shown:
         assert watching.process.poll() is None, watching.output()
         time.sleep(0.1)
