@@ -99,6 +99,11 @@ def interval(correct: int, count: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def verdict(p_value: float) -> str:
+    """Return what a p-value says of a difference, at the usual limit."""
+    return "unlikely by chance alone" if p_value < 0.05 else "chance can explain this"
+
+
 def to_markdown(comparison: dict) -> str:
     """Return a comparison as Markdown, for the terminal and for pull requests."""
     lines = ["| revision | test accuracy | 95 % interval |", "|---|--:|:-:|"]
@@ -106,7 +111,6 @@ def to_markdown(comparison: dict) -> str:
         interval = "{:.2%} to {:.2%}".format(*side["interval"])
         lines.append(f"| {side['revision']} | {side['accuracy']:.2%} | {interval} |")
     p_value = comparison["p_value"]
-    verdict = "unlikely by chance alone" if p_value < 0.05 else "chance can explain this"
     before, after = comparison["correct_only_before"], comparison["correct_only_after"]
     both_wrong = comparison["disagree"] - before - after
     return "\n".join(
@@ -117,7 +121,7 @@ def to_markdown(comparison: dict) -> str:
             f"Predictions differ on {comparison['disagree']:,} of {comparison['images']:,} images: "
             f"{before:,} correct only before, {after:,} correct only after, {both_wrong:,} wrong "
             "both times.",
-            f"Exact McNemar p-value: {p_value:.2g} ({verdict}).",
+            f"Exact McNemar p-value: {p_value:.2g} ({verdict(p_value)}).",
         ]
     )
 

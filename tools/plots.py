@@ -269,10 +269,10 @@ def main() -> None:
             sys.stderr.write(line)  # such as that there is nothing to plot yet
         else:
             if not opened:
+                opened = True
                 print(page.as_uri(), flush=True)
-            if options.open and not opened:
-                webbrowser.open(page.as_uri())
-            opened = True
+                if options.open:
+                    webbrowser.open(page.as_uri())
         if not options.watch:
             return
         while modified() == drawn:

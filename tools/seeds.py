@@ -15,6 +15,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from scipy import stats
 
+from tools.compare import verdict
 from tools.output import run_tool
 
 METRICS = "metrics/evaluate.json"
@@ -77,11 +78,11 @@ def to_comparison(before: Group, after: Group) -> str:
             return f"{to_markdown(before, after)}\n\n{same}"
     result = stats.ttest_ind(after.accuracies, before.accuracies, equal_var=False)
     low, high = (100 * end for end in result.confidence_interval())
-    verdict = "unlikely by chance alone" if result.pvalue < 0.05 else "chance can explain this"
     difference = 100 * (mean(after.accuracies) - mean(before.accuracies))
     return (
         f"{to_markdown(before, after)}\n\nDifference: {difference:+.2f} percentage points (95 % "
-        f"interval {low:+.2f} to {high:+.2f}).\nWelch's p-value: {result.pvalue:.2g} ({verdict})."
+        f"interval {low:+.2f} to {high:+.2f}).\nWelch's p-value: {result.pvalue:.2g} "
+        f"({verdict(result.pvalue)})."
     )
 
 
