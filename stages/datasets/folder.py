@@ -160,7 +160,7 @@ def _entries(folder: Path) -> list[Path]:
     def to_path(entry: os.DirEntry) -> Path | None:
         if entry.name.startswith("."):
             return None
-        # An entry knows what it is; a link may lead nowhere, which `Path` alone takes for neither.
+        # An entry knows its kind. For a broken link it raises, but `Path` says neither kind.
         known = Path(entry.path) if entry.is_symlink() else entry
         is_folder = known.is_dir()
         if is_folder and rules.match_file(entry.path):  # perhaps by "*.orig"
