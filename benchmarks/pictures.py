@@ -31,10 +31,10 @@ CONTENDER = [sys.executable, "-m", "benchmarks.picture_contenders"]
 QUIET = 0.05  # share of the cores that other processes may use
 
 
-def copy_project(folder: Path, pictures: Path, recipe: str, epochs: int | None, **prepare) -> None:
+def copy_project(folder: Path, pictures: Path, recipe: str, changes: dict, **prepare) -> None:
     """Copy this project, make a folder of pictures its data set, and choose a recipe.
 
-    `epochs` None leaves the recipe as it is. `prepare` has parameters of that stage.
+    `changes` has parameters of the recipe, `prepare` those of that stage.
     """
     copy_working_tree(folder, {name for name in working_tree_files() if name.startswith("data/")})
     (folder / "data").mkdir()
@@ -44,9 +44,10 @@ def copy_project(folder: Path, pictures: Path, recipe: str, epochs: int | None, 
     # The user's own layout and size would not be what the row says.
     params["prepare"] |= {"dataset": pictures.name, "layout": None, "size": None} | prepare
     params["train"]["recipe"] = recipe
-    if epochs:
-        params["recipes"][recipe]["epochs"] = epochs
-        params["recipes"][recipe].pop("min_steps", None)  # would add epochs
+    chosen = params["recipes"][recipe]
+    chosen |= changes | {"network": chosen["network"] | changes.get("network", {})}
+    if "epochs" in changes:
+        chosen.pop("min_steps", None)  # would add epochs
     path.write_text(yaml.safe_dump(params))
 
 
@@ -62,11 +63,11 @@ def stage(project: Path, name: str) -> dict[str, float]:
     return {"seconds": seconds, "cpu_seconds": user + system}
 
 
-def recipe(name: str, epochs: int | None, seeds: int, pictures: Path, quick: bool) -> dict:
+def recipe(name: str, changes: dict, seeds: int, pictures: Path, quick: bool) -> dict:
     """Train and test a recipe with so many seeds; return means, and all accuracies."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
-        copy_project(project, pictures, name, 1 if quick else epochs)
+        copy_project(project, pictures, name, changes | ({"epochs": 1} if quick else {}))
         stage(project, "prepare")
         runs = [trained(project, seed) for seed in range(1 if quick else seeds)]
     means = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
@@ -79,7 +80,7 @@ def better_layout(name: str, epochs: int, pictures: Path, quick: bool) -> dict:
     for layout in ("drawing", "photo"):
         with tempfile.TemporaryDirectory() as folder:
             project = Path(folder) / "project"
-            copy_project(project, pictures, name, 1 if quick else epochs, layout=layout)
+            copy_project(project, pictures, name, {"epochs": 1 if quick else epochs}, layout=layout)
             try:
                 stage(project, "prepare")
             except SystemExit:
@@ -118,7 +119,7 @@ def epoch(pictures: Path, quick: bool) -> dict:
     """
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
-        copy_project(project, pictures, "photo", 2, layout="photo", validation_size=0)
+        copy_project(project, pictures, "photo", {"epochs": 2}, layout="photo", validation_size=0)
         prepared = stage(project, "prepare")
         files = [project / f"data/prepared/{split}.safetensors" for split in ("train", "test")]
         shapes = [safe_open(file, "np").get_slice("images").get_shape() for file in files]
@@ -162,8 +163,11 @@ def last_epoch(folder: Path, command: list[str]) -> dict[str, float]:
 plain = partial(contender, "cnn")
 # The title of each row, and what measures it of a folder of pictures, by a tiny budget if asked to.
 ROWS: dict[str, tuple[str, Callable[[Path, bool], dict]]] = {
-    "photo": ("`photo`; only data set and recipe are set", partial(recipe, "photo", None, 3)),
-    "photo-48": ("the same, 48 epochs", partial(recipe, "photo", 48, 1)),
+    "photo": ("`photo`; only data set and recipe are set", partial(recipe, "photo", {}, 3)),
+    "photo-wide": (
+        "the same, blocks of 64, 128 and 256 channels, 40 epochs",
+        partial(recipe, "photo", {"network": {"channels": [64, 128, 256]}, "epochs": 40}, 1),
+    ),
     "convolutional": (
         "`convolutional`, the better layout, 8 epochs",
         partial(better_layout, "convolutional", 8),
@@ -187,7 +191,7 @@ ROWS: dict[str, tuple[str, Callable[[Path, bool], dict]]] = {
     ),
     "epoch": ("an epoch of `photo`", epoch),
 }
-OF_FOLDERS = ("photo-48", "epoch")  # rows that take long, and are not measured of the drawn sets
+OF_FOLDERS = ("photo-wide", "epoch")  # rows that take long, and are not measured of the drawn sets
 
 
 def observed(row: str, pictures: Path, quick: bool) -> dict:
