@@ -15,7 +15,7 @@ from dvc.repo import Repo
 from dvc.repo.brancher import switch
 from scipy.stats import binomtest
 
-from tools.output import run_tool
+from tools.output import one_line, run_tool
 
 PREDICTIONS = "metrics/predictions.csv"
 WORKSPACE = "workspace"
@@ -40,7 +40,7 @@ def read_predictions(revision: str) -> Predictions:
             # In DVC's view of the files, the root is the folder of .dvc, also below Git's.
             text = repo.dvcfs.read_text(PREDICTIONS)
     except Exception as error:  # of DVC, scmrepo, dulwich, pygit2: any
-        raise ValueError(f"{revision}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"{revision}: {one_line(error)}") from None
     rows = list(csv.DictReader(text.splitlines()))
     try:
         actual, predicted = ([row[column] for row in rows] for column in ("actual", "predicted"))

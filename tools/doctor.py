@@ -29,7 +29,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.utils.serialize import parse_yaml
 from voluptuous import Invalid
 
-from tools.output import run_tool
+from tools.output import one_line, run_tool
 
 LOCK = Path("dvc.lock")
 BROKEN = Path(".dvc/tmp/dvc.lock.broken")  # a copy of the broken file
@@ -269,7 +269,7 @@ def main() -> None:
         hint = f"; or, if none is running: rm {RWLOCK.parent}/lock"
         sys.exit(f"another `dvc` {BUSY}{hint if repo.config['core'].get('hardlink_lock') else ''}")
     except (DvcException, OSError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {one_line(error)}")
     if remaining or not options.quiet:
         ending = "Then run `dvc repro`." if remaining else "Repaired; now run `dvc repro`."
         print(ending if count else "Nothing is wrong.")

@@ -17,3 +17,8 @@ def run_tool(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again
         sys.exit(1)
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message without line breaks, which some of DVC's have."""
+    return " ".join(str(error).split())

@@ -27,7 +27,7 @@ import yaml
 from dvc.exceptions import DvcException
 
 from tools.compare import WORKSPACE, interval
-from tools.output import run_tool
+from tools.output import one_line, run_tool
 
 METRICS = "metrics/evaluate.json"
 
@@ -263,7 +263,7 @@ def main() -> None:
         try:
             draw(revisions, page, options.watch, options.png)
         except (OSError, ValueError, TypeError, yaml.YAMLError, DvcException) as error:
-            line = f"error: {' '.join(str(error).split())}\n"
+            line = f"error: {one_line(error)}\n"
             if not options.watch:
                 parser.exit(2, line)
             sys.stderr.write(line)  # such as that there is nothing to plot yet

@@ -11,7 +11,7 @@ from pathlib import Path
 from dvc.exceptions import UploadError
 from dvc.repo import Repo
 
-from tools.output import run_tool
+from tools.output import one_line, run_tool
 
 
 def push(remote: str | None) -> tuple[int, int]:
@@ -50,7 +50,7 @@ def main() -> None:
     try:
         files, runs = push(options.remote)
     except Exception as error:  # of DVC, or of the library that reaches the store: any
-        parser.exit(2, f"error: {' '.join(str(error).split())}\n")
+        parser.exit(2, f"error: {one_line(error)}\n")
     print(f"{files:,} files sent; the remote has the results of {runs:,} runs of stages")
 
 

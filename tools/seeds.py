@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from scipy import stats
 
 from tools.compare import verdict
-from tools.output import run_tool
+from tools.output import one_line, run_tool
 
 METRICS = "metrics/evaluate.json"
 
@@ -97,7 +97,7 @@ def main() -> None:
             to_comparison(group, read_group(options.other)) if options.other else to_markdown(group)
         )
     except (ValueError, DvcException) as error:
-        parser.exit(2, f"error: {' '.join(str(error).split())}\n")
+        parser.exit(2, f"error: {one_line(error)}\n")
 
 
 if __name__ == "__main__":
