@@ -1,5 +1,6 @@
 """How a picture becomes an image of the data set: as a drawing, or as a photograph."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from stages.datasets.drawings import to_drawing
 from stages.datasets.params import Layout
-from stages.datasets.pictures import average, read_pixels
+from stages.datasets.pictures import FORMATS, average, read_pixels
 
 SIDE = 256  # pixels: larger drawings are averaged down to it, which also removes noise
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, ITU-R BT.601
@@ -16,7 +17,9 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, IT
 Shape = tuple[int, int, int]  # of an image: 1 or 3 channels, height, width
 
 
-def read_picture(source: BinaryIO, layout: Layout, shape: Shape) -> np.ndarray:
+def read_picture(
+    source: BinaryIO, layout: Layout, shape: Shape, formats: Sequence[str] = FORMATS
+) -> np.ndarray:
     """Read a picture of any size and colour, and lay it out: uint8 of `shape`.
 
     A drawing is grey, 0 is paper: `drawings.to_drawing`. A photograph is scaled to the square as it is,
@@ -30,13 +33,13 @@ def read_picture(source: BinaryIO, layout: Layout, shape: Shape) -> np.ndarray:
     """
     channels, size, _ = shape
     if layout == "drawing":
-        pixels = read_pixels(source, SIDE, partial(average, side=SIDE))
+        pixels = read_pixels(source, SIDE, partial(average, side=SIDE), formats)
         return to_drawing(pixels, size)[None]
 
     def squeeze(image: Image.Image) -> Image.Image:
         return image.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=2.0)
 
-    pixels = read_pixels(source, size, squeeze)
+    pixels = read_pixels(source, size, squeeze, formats)
     if channels == 1 and pixels.shape[2] == 3:
         pixels = (pixels @ LUMA)[..., None]
     levels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -48,19 +48,21 @@ def check_size(file: BinaryIO) -> None:
     file.seek(0)
 
 
-def read_pixels(source: BinaryIO, size: int, scale: Scale) -> np.ndarray:
+def read_pixels(
+    source: BinaryIO, size: int, scale: Scale, formats: Sequence[str] = FORMATS
+) -> np.ndarray:
     """Return an upright picture, float32 [height, width, 1 or 3] in [0, 255].
 
     `scale` makes it smaller, but not smaller than `size` pixels. Transparent pixels show white paper.
 
     Raises:
         NoMemoryError: there is not enough memory.
-        PictureError: not a picture of `FORMATS`, damaged, or larger than `MAX_PIXELS`.
+        PictureError: not a picture of `formats`, damaged, or larger than `MAX_PIXELS`.
         OSError: the file cannot be read.
     """
     check_size(source)
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with Image.open(source, formats=formats) as image:
             # JPEG may skip the detail that is averaged away below.
             image.draft("RGB", (2 * size, 2 * size))
             image.load()
@@ -69,7 +71,7 @@ def read_pixels(source: BinaryIO, size: int, scale: Scale) -> np.ndarray:
     except PictureError:
         raise
     except UnidentifiedImageError:
-        raise PictureError(f"not a picture that can be read ({', '.join(FORMATS)})") from None
+        raise PictureError(f"not a picture that can be read ({', '.join(formats)})") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PictureError(f"larger than {MAX_PIXELS // 10**6} megapixels; scale it down") from None
     except MemoryError:

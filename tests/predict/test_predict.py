@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
-from predict.__main__ import MAX_STDIN
 from predict.model import Model
+from predict.pictures import MAX_STDIN
+from stages.datasets.pictures import FORMATS
 from tests.predict.demo import png
 from tests.predict.drawings import DRAWINGS, draw
 from tests.predict.models import CERTAIN, CLASSES, DATASET, write_model
@@ -79,7 +81,7 @@ def test_other_files_of_a_folder_are_one_line_and_hidden_ones_are_none(
     names = ["a.jfif", "b.JPE", "c.tif", "d.tiff", "e.apng"]
     for name in names:
         draw(3).save(tmp_path / name)
-    for name in ("f.heic", "g.HEIC", "h.txt", "notes", ".DS_Store", "._a.jfif"):
+    for name in ("f.csv", "g.CSV", "h.txt", "notes", ".DS_Store", "._a.jfif"):
         (tmp_path / name).write_text("no picture")
     (tmp_path / "@eaDir").mkdir()
     result = predict(constant, tmp_path)
@@ -87,9 +89,22 @@ def test_other_files_of_a_folder_are_one_line_and_hidden_ones_are_none(
         str(tmp_path / name) for name in names
     ]
     assert result.stderr.decode() == (
-        f"skipped: {tmp_path}: 4 not named as pictures of PNG, JPEG, WEBP, GIF, BMP, TIFF "
-        "(.heic, .txt, no suffix)\n"
+        f"skipped: {tmp_path}: 4 not named as pictures of PNG, JPEG, WEBP, GIF, BMP, TIFF, HEIF "
+        "(.csv, .txt, no suffix)\n"
     )
+
+
+def test_heic_is_read_if_its_package_is_installed(model_file: Path, tmp_path: Path):
+    pillow_heif.from_pillow(draw(3)).save(tmp_path / "three.heic", quality=90)
+    assert predict(model_file, tmp_path).stdout.split()[1] == b"3"
+    (tmp_path / "pillow_heif.py").write_text("raise ImportError")
+    hint = "; `pip install pillow-heif` adds HEIC\n"
+    for argument, end in (
+        (tmp_path / "three.heic", f"can be read ({', '.join(FORMATS)}){hint}"),
+        (tmp_path, f"(.heic, .py){hint}"),
+    ):
+        result = predict(model_file, argument, code=1, PYTHONPATH=str(tmp_path))
+        assert end in result.stderr.decode()
 
 
 def test_one_name_that_cannot_be_used_leaves_the_others(constant: Path, tmp_path: Path):
