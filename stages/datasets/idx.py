@@ -7,6 +7,7 @@ offline. The exit code is 2 if no source has them.
 import gzip
 import hashlib
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,6 @@ from stages.datasets.params import PrepareParams
 from stages.runtime import errors
 from stages.runtime.config import PARAMS, read_yaml, section
 from stages.runtime.errors import UserError
-from stages.runtime.outputs import temporary_folder
-from stages.runtime.torchvision_import import import_torchvision
 
 MIRROR_VARIABLE = "MNIST_MIRROR"
 
@@ -37,7 +36,6 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
     Raises:
         NoSourceError: a file is neither in the cache nor available from any source.
         UserError: a file is not in MNIST's form.
-        OSError: the disk for temporary files is full.
     """
     files = {path.name: read_verified(path, description) for path in fetch_files(name, description)}
     try:
@@ -48,9 +46,7 @@ def load(name: str, description: Description) -> tuple[np.ndarray, np.ndarray, n
         labels = np.concatenate([labels, test_labels])
         if labels.max() >= len(description.classes):
             raise ValueError(f"{len(description.classes)} classes, labels up to {labels.max()}")
-    except Exception as error:  # torchvision trusts the sizes in a file's header
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk for temporary files
+    except (EOFError, IndexError, ValueError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
             f"data/{name}/dataset.yaml: its files are not in MNIST's form "
             f"({type(error).__name__}: {error})"
@@ -68,16 +64,25 @@ def read_verified(path: Path, description: Description) -> bytes:
 
 def _read(files: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [N, 28, 28] and labels int64 [N] of "train" or "t10k"."""
-    mnist = import_torchvision().datasets.mnist
-    with temporary_folder() as folder:
-        paths = [folder / f"{split}-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1")]
-        for path in paths:
-            path.write_bytes(gzip.decompress(files[f"{path.name}.gz"]))
-        images = mnist.read_image_file(paths[0]).numpy()
-        labels = mnist.read_label_file(paths[1]).numpy()
+    images = parse(files[f"{split}-images-idx3-ubyte.gz"])
+    labels = parse(files[f"{split}-labels-idx1-ubyte.gz"])
     if images.shape != (len(labels), 28, 28):
         raise ValueError(f"images {images.shape}, labels {labels.shape}")
-    return images, labels
+    return images, labels.astype(np.int64)
+
+
+def parse(content: bytes) -> np.ndarray:
+    """Return the values of a compressed IDX file of bytes, uint8; http://yann.lecun.com/exdb/mnist.
+
+    Raises:
+        EOFError, IndexError, ValueError, gzip.BadGzipFile, zlib.error: it is none.
+    """
+    content = gzip.decompress(content)
+    if content[:3] != b"\0\0\x08":
+        raise ValueError("no IDX file of bytes")
+    dimensions = content[3]
+    shape = np.frombuffer(content, ">u4", dimensions, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
 def fetch_files(name: str, description: Description) -> list[Path]:

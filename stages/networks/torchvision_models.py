@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from stages.networks.torchvision_import import import_torchvision
 from stages.runtime.config import Section
-from stages.runtime.torchvision_import import import_torchvision
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: torchvision's own
 

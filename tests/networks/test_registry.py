@@ -5,8 +5,8 @@ from stages.networks.blocks import Blocks
 from stages.networks.convolutional import Convolutional
 from stages.networks.feed_forward import FeedForward
 from stages.networks.registry import build, parse
+from stages.networks.torchvision_import import import_torchvision
 from stages.networks.torchvision_models import Torchvision
-from stages.runtime.torchvision_import import import_torchvision
 from tests.samples import RECIPES, SHAPE, recipe_of
 
 INPUTS = torch.rand(80, *SHAPE, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,7 @@ from tests.pipeline.test_rooms import listed, path_of
 from tests.project import ROOT, Project
 
 IMPORT = (
-    "from stages.runtime.torchvision_import import import_torchvision; import torch;"
+    "from stages.networks.torchvision_import import import_torchvision; import torch;"
     "torchvision = import_torchvision();"
     "declared = hasattr(torch.ops.torchvision, 'nms'); print(torchvision.__name__, declared)"
 )

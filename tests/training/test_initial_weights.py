@@ -7,9 +7,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from stages.networks.torchvision_import import import_torchvision
 from stages.networks.torchvision_models import Torchvision
 from stages.runtime.errors import UserError
-from stages.runtime.torchvision_import import import_torchvision
 from stages.training.initial_weights import copy_weights, freeze, read_weights
 from stages.training.shards import Replica
 

@@ -2,11 +2,13 @@
 
 PyPI's Linux wheel of torchvision is built for CUDA. With a CPU build of torch its operators
 cannot be loaded, and `import torchvision` ends in "operator torchvision::nms does not exist",
-although its datasets and classifiers need none of them. Declaring the operators that the import
+although its classifiers need none of them. Declaring the operators that the import
 needs repairs it.
 """
 
 from types import ModuleType
+
+import torch
 
 _declared: list[object] = []  # torch.library's: a declaration lives as long as its Library
 
@@ -17,8 +19,6 @@ def import_torchvision() -> ModuleType:
     Raises:
         RuntimeError: torchvision cannot be imported for another reason.
     """
-    import torch  # here, since downloads do not need it
-
     try:
         import torchvision
     except RuntimeError as error:
