@@ -24,7 +24,7 @@ from tests.project import ROOT
 
 RECIPES: dict[str, dict] = read_yaml(ROOT / PARAMS)["recipes"]  # as params.yaml has them
 # Those of this project, of which more is known than of any recipe that is added.
-OURS = ("tutorial", "fast", "convolutional", "thorough", "photo", "finetune")
+OURS = ("tutorial", "fast", "quick", "convolutional", "thorough", "photo", "finetune")
 CLASSES = list("0123456789")
 DATASET = {
     "name": "of a test",
