@@ -67,7 +67,7 @@ def list_pictures(name: str, inputs: Inputs | None = None) -> tuple[list[str], b
             "prepare.dataset to an existing one"
         )
     refuse_rules(DATA)
-    if ignored().match_file(f"{root}/"):
+    if ignored()(f"{root}/"):
         raise UserError(
             f"{root}: a folder that .dvcignore hides; rename it, and set prepare.dataset to that name"
         )
@@ -155,7 +155,7 @@ def _class_folders(top: Path) -> dict[str, Path]:
 def _entries(folder: Path) -> list[Path]:
     """Return the files and folders in a folder, sorted by name, without hidden and ignored ones."""
     refuse_rules(folder)
-    rules = ignored()
+    is_ignored = ignored()
 
     def to_path(entry: os.DirEntry) -> Path | None:
         if entry.name.startswith("."):
@@ -163,12 +163,12 @@ def _entries(folder: Path) -> list[Path]:
         # An entry knows its kind. For a broken link it raises, but `Path` says neither kind.
         known = Path(entry.path) if entry.is_symlink() else entry
         is_folder = known.is_dir()
-        if is_folder and rules.match_file(entry.path):  # perhaps by "*.orig"
+        if is_folder and is_ignored(entry.path):  # perhaps by "*.orig"
             raise UserError(
                 f"{entry.path}: a folder that .dvcignore hides, by a line without / at its end; rename "
                 "or remove the folder, or add the / to skip it"
             )
-        if rules.match_file(f"{entry.path}/" if is_folder else entry.path):
+        if is_ignored(f"{entry.path}/" if is_folder else entry.path):
             return None
         if re.search(r"[\udc80-\udcff]", entry.name):  # bytes that Python could not decode
             raise UserError(f"{entry.path}: the name is not UTF-8, as DVC needs it; rename it")

@@ -14,8 +14,9 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pathspec import GitIgnoreSpec
@@ -148,13 +149,13 @@ class Inputs:
 
     def _digests(self, params: object) -> dict[str, str]:
         tracked = {key: lookup(params, key) for key in self._keys}
-        digests, rules = dict(leaves(f"{PARAMS}: ", tracked)), ignored()
+        digests, is_ignored = dict(leaves(f"{PARAMS}: ", tracked)), ignored()
         for dep in self._deps:
             for folder in dep.parents[:-1]:
                 refuse_rules(folder)
             for path in _files(dep):
                 # An editor's temporary file may be gone before it is opened.
-                if not rules.match_file(path):
+                if not is_ignored(path):
                     with suppress(FileNotFoundError):
                         digests[path] = self._digest(path)
         return digests
@@ -208,11 +209,15 @@ def _files(dep: Path) -> Iterator[str]:
         yield from (path for name in names if os.path.isfile(path := f"{folder}/{name}"))  # noqa: PTH113
 
 
-def ignored() -> GitIgnoreSpec:
-    """Return the rules of .dvcignore: DVC does not see files that match them."""
-    return GitIgnoreSpec.from_lines(
-        IGNORE.read_text(encoding="utf-8").splitlines() if IGNORE.exists() else []
-    )
+def ignored() -> Callable[[str], bool]:
+    """Return a function that says of a path whether .dvcignore hides it from DVC."""
+    return _matcher(IGNORE.read_text(encoding="utf-8") if IGNORE.exists() else "")
+
+
+@lru_cache(maxsize=1)
+def _matcher(rules: str) -> Callable[[str], bool]:
+    # A stage asks three times for each picture, and matching takes as long as opening a file.
+    return cache(GitIgnoreSpec.from_lines(rules.splitlines()).match_file)
 
 
 def refuse_rules(folder: Path) -> None:

@@ -214,9 +214,9 @@ def test_folders_of_systems_are_neither_classes_nor_inputs(in_empty_folder: Path
     assert classes == ["a", "b"]
     listed = {picture.path for picture in pictures}
     assert {path.rsplit("/")[-1] for path in listed} == {"0.png", "1.png"}
-    rules = ignored()
+    is_ignored = ignored()
     files = {str(path) for path in ROOT.rglob("*") if path.is_file()}
-    assert {path for path in files if not rules.match_file(path)} == listed  # what DVC hashes
+    assert {path for path in files if not is_ignored(path)} == listed  # what DVC hashes
 
 
 @pytest.mark.parametrize("rule", ["letters", "lett*/", "data/letters/"])
