@@ -48,7 +48,7 @@ def write_images(folder: Path, dataset: str) -> None:
 def published(epochs: int) -> Iterator[tuple[float, float, float | None]]:
     """The tutorial as published, in our words: yield seconds of training, of testing, accuracy."""
     environment = dict(os.environ)
-    from stages.runtime.torchvision_import import import_torchvision
+    from stages.networks.torchvision_import import import_torchvision
 
     import_torchvision()
     # Importing `stages` says how our stages compute; the tutorial computes as torch chooses.
