@@ -21,14 +21,14 @@ import psutil
 import yaml
 from safetensors import safe_open
 
-from benchmarks.bench import HERE, ROOT, measured
+from benchmarks.bench import HERE, ROOT
 from benchmarks.drawn_pictures import SETS, draw
+from benchmarks.measuring import QUIET, Meter, measured, note, star
 from tools.machine import machine
 from tools.working_tree import copy_working_tree, working_tree_files
 
 ROUNDS = 2  # of an epoch by each program
 CONTENDER = [sys.executable, "-m", "benchmarks.picture_contenders"]
-QUIET = 0.05  # share of the cores that other processes may use
 
 
 def copy_project(folder: Path, pictures: Path, recipe: str, changes: dict, **prepare) -> None:
@@ -57,30 +57,33 @@ def stage(project: Path, name: str) -> dict[str, float]:
     Raises:
         SystemExit: it failed, and has printed the reason.
     """
-    before = os.times()
-    seconds, *_ = measured(project, "python", "-m", f"stages.{name}")
-    user, system = (now - then for now, then in zip(os.times()[2:4], before[2:4], strict=True))
-    return {"seconds": seconds, "cpu_seconds": user + system}
+    run = measured(project, "python", "-m", f"stages.{name}")
+    return {"seconds": run.seconds, "cpu_seconds": run.cpu_seconds}
 
 
-def recipe(name: str, changes: dict, seeds: int, pictures: Path, quick: bool) -> dict:
-    """Train and test a recipe with so many seeds; return means, and all accuracies."""
+def recipe(
+    name: str, changes: dict, most_seeds: int, pictures: Path, options: argparse.Namespace
+) -> dict:
+    """Train and test a recipe with several seeds; return means, and all accuracies."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
-        copy_project(project, pictures, name, changes | ({"epochs": 1} if quick else {}))
+        copy_project(project, pictures, name, changes | ({"epochs": 1} if options.quick else {}))
         stage(project, "prepare")
-        runs = [trained(project, seed) for seed in range(1 if quick else seeds)]
+        seeds = 1 if options.quick else min(most_seeds, options.seeds)
+        runs = [trained(project, seed) for seed in range(seeds)]
     means = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
     return means | {"accuracies": [run["accuracy"] for run in runs]}
 
 
-def better_layout(name: str, epochs: int, pictures: Path, quick: bool) -> dict:
+def better_layout(name: str, epochs: int, pictures: Path, options: argparse.Namespace) -> dict:
     """Train and test a recipe with each layout; return what the more accurate one measured."""
     runs = []
     for layout in ("drawing", "photo"):
         with tempfile.TemporaryDirectory() as folder:
             project = Path(folder) / "project"
-            copy_project(project, pictures, name, {"epochs": 1 if quick else epochs}, layout=layout)
+            copy_project(
+                project, pictures, name, {"epochs": 1 if options.quick else epochs}, layout=layout
+            )
             try:
                 stage(project, "prepare")
             except SystemExit:
@@ -104,15 +107,15 @@ def trained(project: Path, seed: int) -> dict[str, float]:
     return run | {"accuracy": metrics["accuracy"]}
 
 
-def contender(name: str, pictures: Path, quick: bool, **options: object) -> dict:
+def contender(name: str, pictures: Path, options: argparse.Namespace, **arguments: object) -> dict:
     """Run a contender (see picture_contenders.py) and return what it measured."""
-    if quick:
-        options |= {"svc": {"limit": 100}, "cnn": {"seconds": 1}}[name]
-    command = [*CONTENDER, name, str(pictures), json.dumps(options)]
-    return json.loads(measured(ROOT, *command)[2])
+    if options.quick:
+        arguments |= {"svc": {"limit": 100}, "cnn": {"seconds": 1}}[name]
+    command = [*CONTENDER, name, str(pictures), json.dumps(arguments)]
+    return json.loads(measured(ROOT, *command).output)
 
 
-def epoch(pictures: Path, quick: bool) -> dict:
+def epoch(pictures: Path, options: argparse.Namespace) -> dict:
     """Time an epoch of the recipe `photo` by the train stage and by PyTorch's usual loop, in turn.
 
     Each process trains for two epochs, of which the first is not counted, on all training pictures.
@@ -123,13 +126,13 @@ def epoch(pictures: Path, quick: bool) -> dict:
         prepared = stage(project, "prepare")
         files = [project / f"data/prepared/{split}.safetensors" for split in ("train", "test")]
         shapes = [safe_open(file, "np").get_slice("images").get_shape() for file in files]
-        options = {"size": shapes[0][-1], "epochs": 2}
+        of_loop = {"size": shapes[0][-1], "epochs": 2}
         commands = {
             "photo": (project, [sys.executable, "-m", "stages.train"]),
-            "loop": (ROOT, [*CONTENDER, "loop", str(pictures), json.dumps(options)]),
+            "loop": (ROOT, [*CONTENDER, "loop", str(pictures), json.dumps(of_loop)]),
         }
         runs: dict[str, list] = {name: [] for name in commands}
-        for _ in range(1 if quick else ROUNDS):
+        for _ in range(1 if options.quick else ROUNDS):
             for name, (place, command) in commands.items():
                 runs[name].append(last_epoch(place, command))
     return {
@@ -161,8 +164,8 @@ def last_epoch(folder: Path, command: list[str]) -> dict[str, float]:
 
 
 plain = partial(contender, "cnn")
-# The title of each row, and what measures it of a folder of pictures, by a tiny budget if asked to.
-ROWS: dict[str, tuple[str, Callable[[Path, bool], dict]]] = {
+# The title of each row, and what measures it of a folder of pictures, with the command's options.
+ROWS: dict[str, tuple[str, Callable[[Path, argparse.Namespace], dict]]] = {
     "photo": ("`photo`; only data set and recipe are set", partial(recipe, "photo", {}, 3)),
     "photo-wide": (
         "the same, blocks of 64, 128 and 256 channels, 40 epochs",
@@ -194,20 +197,14 @@ ROWS: dict[str, tuple[str, Callable[[Path, bool], dict]]] = {
 OF_FOLDERS = ("photo-wide", "epoch")  # rows that take long, and are not measured of the drawn sets
 
 
-def observed(row: str, pictures: Path, quick: bool) -> dict:
+def observed(row: str, pictures: Path, options: argparse.Namespace) -> dict:
     """Measure a row, the date, and the share of the cores that other processes used meanwhile."""
-    before = os.times()
-    psutil.cpu_percent()  # the next call returns that of all processes since this one
-    run = ROWS[row][1](pictures, quick)
-    busy = psutil.cpu_percent() / 100
-    *own, _, elapsed = (now - then for now, then in zip(os.times(), before, strict=True))
-    others = busy - sum(own) / elapsed / psutil.cpu_count()
-    if others > QUIET:
-        print(
-            f"note: other processes used {others:.0%} of the cores; repeat {row}", file=sys.stderr
-        )
+    meter = Meter()
+    run = ROWS[row][1](pictures, options)
+    *_, others = meter.read()
+    note(others, row)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return run | {"date": today, "others": max(0, others)}
+    return run | {"date": today, "others": others}
 
 
 def table(results: dict) -> str:
@@ -240,12 +237,13 @@ def table(results: dict) -> str:
     runs = [run for one in sets.values() for run in one["rows"].values()]
     lines += [
         "",
-        "Test accuracy (± standard deviation of three seeds); wall seconds; CPU seconds of a training. "
+        "Test accuracy (± standard deviation of several seeds); wall seconds; CPU seconds of a "
+        "training. "
         f"{about['cores']} cores of {about['cpu']}, Python {about['python']}, "
         f"torch {about['torch']}, scikit-learn {about['scikit-learn']}, "
         f"{max(run['date'] for run in runs)}.",
     ]
-    if any(map(star, runs)):
+    if any(run["others"] > QUIET for run in runs):
         lines[-1] += f" \\* Other processes used more than {QUIET:.0%} of the cores."
     return "\n".join(lines) + "\n"
 
@@ -264,10 +262,6 @@ def spent(run: dict, digits: int = 0) -> str:
     return f"{run['seconds']:.{digits}f} s; {run['cpu_seconds']:.{digits}f} s"
 
 
-def star(run: dict) -> str:
-    return " \\*" if run["others"] > QUIET else ""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -281,6 +275,7 @@ def main() -> None:
         help=f"some of {','.join(ROWS)}; default: all ({' and '.join(sorted(OF_FOLDERS))}: of folders)",
     )
     parser.add_argument("--missing", action="store_true", help="only rows that are not yet stored")
+    parser.add_argument("--seeds", type=int, default=3, help="of `photo`; default: 3")
     parser.add_argument("--quick", action="store_true", help="tiny budgets, as a test")
     parser.add_argument("--output", type=Path, default=HERE)
     arguments = parser.parse_args()
@@ -322,7 +317,7 @@ def main() -> None:
                 if arguments.missing and row in one["rows"]:
                     continue
                 print(f"… {name}: {row}", file=sys.stderr)
-                one["rows"][row] = observed(row, pictures, arguments.quick)
+                one["rows"][row] = observed(row, pictures, arguments)
                 path.write_text(json.dumps(results, indent=1) + "\n")
                 path.with_suffix(".md").write_text(table(results))
     print(table(results))
