@@ -16,7 +16,8 @@ MAX_STDIN = 100_000_000  # bytes
 STDIN = Path("-")  # compared by identity: ./- is a file
 MAX_SUFFIXES = 10  # in a line
 
-FORMATS, SUFFIXES = pictures.FORMATS, pictures.SUFFIXES
+FORMATS: tuple[str, ...] = pictures.FORMATS
+SUFFIXES = pictures.SUFFIXES
 HEIC = {".heic", ".heif"}
 # Not for the stages, whose results depend on pinned packages only.
 try:

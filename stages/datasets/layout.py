@@ -1,6 +1,5 @@
 """How a picture becomes an image of the data set: as a drawing, or as a photograph."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import BinaryIO
 
@@ -18,7 +17,7 @@ Shape = tuple[int, int, int]  # of an image: 1 or 3 channels, height, width
 
 
 def read_picture(
-    source: BinaryIO, layout: Layout, shape: Shape, formats: Sequence[str] = FORMATS
+    source: BinaryIO, layout: Layout, shape: Shape, formats: tuple[str, ...] = FORMATS
 ) -> np.ndarray:
     """Read a picture of any size and colour, and lay it out: uint8 of `shape`.
 

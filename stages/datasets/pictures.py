@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -49,7 +49,7 @@ def check_size(file: BinaryIO) -> None:
 
 
 def read_pixels(
-    source: BinaryIO, size: int, scale: Scale, formats: Sequence[str] = FORMATS
+    source: BinaryIO, size: int, scale: Scale, formats: tuple[str, ...] = FORMATS
 ) -> np.ndarray:
     """Return an upright picture, float32 [height, width, 1 or 3] in [0, 255].
 

@@ -24,8 +24,10 @@ from stages.runtime.splits import Split
 
 BATCH_SIZE = 250  # bounds memory only
 # The library is imported while the file is still being written. Then images come by the pipe, as bytes.
-PROGRAM = """{library}
-import gc, numpy, sys
+PROGRAM = """import gc
+gc.disable()  # it would look for cycles among the objects of torch, again and again
+{library}
+import numpy, sys
 sys.stdin.buffer.read(1)
 {usage}
 outputs = []

@@ -33,6 +33,7 @@ def _run(module: str) -> None:
             "note: this is no x86-64 processor with AVX2 under Linux, so the last digits of the "
             "results may differ (docs/reproducibility.md)"
         )
+    import gc
     import importlib
 
     # These import packages, which are checked now.
@@ -45,7 +46,10 @@ def _run(module: str) -> None:
     Lock.acquire()
     have_git_look()
     inputs = Inputs(module.rpartition(".")[2])
+    gc.disable()  # it would look for cycles among the objects of torch, again and again
     main = importlib.import_module(module).main
+    gc.freeze()
+    gc.enable()
     inputs.check_code()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
