@@ -17,7 +17,7 @@ OSV := https://api.osv.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run check install data worker test lint format audit lock bench reproduce torture digests \
-	doctor compare experiments seeds push restore plots demo FORCE
+	container doctor compare experiments seeds push restore plots demo FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,7 +37,7 @@ worker: $(VENV)/run.installed ## Join another host's `dvc repro`: PET_NNODES=2 P
 	@python -m stages.train --worker
 
 test: lint ## Lint, then test; SLOW=1 adds tests that start servers or run the pipeline several times
-	python -m pytest -n 2 --dist worksteal $(if $(SLOW),,-m 'not slow')
+	python -m pytest -n 3 --dist worksteal -m 'not network$(if $(SLOW),, and not slow)'
 
 lint: $(VENV)/test.installed ## Run ruff and mypy
 	ruff check .
@@ -66,6 +66,9 @@ reproduce: $(VENV)/run.installed ## Run the last commit in a temporary clone and
 
 torture: $(VENV)/test.installed ## Kill stages at random moments and check the files they leave; KILLS=20
 	@python -m tests.pipeline.torture $(or $(KILLS),200)
+
+container: $(VENV)/test.installed ## Build the image of the Dockerfile and run it (docs/container.md)
+	python -m pytest -m network tests/pipeline/test_container.py
 
 digests: $(VENV)/test.installed ## Record the checksums that the tests compare, and list the changes
 	@python -m tests.pipeline.digests --write
