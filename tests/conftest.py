@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.project import ROOT, Project, copy_of, lend_environment
+from tests.project import (
+    ROOT,
+    Project,
+    copy_of,
+    default_params,
+    fresh_clone,
+    lend_environment,
+)
 from tests.troubleshooting import assert_explained
-from tools.working_tree import copy_working_tree
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,8 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A fresh clone: nothing has run yet."""
-    copy_working_tree(tmp_path / "project")
-    return Project(tmp_path / "project")
+    return fresh_clone(tmp_path / "project")
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def params_file(in_empty_folder: Path) -> Path:
     """The project's params.yaml, and what it names besides data, in the current folder."""
     path = in_empty_folder / "params.yaml"
-    shutil.copy2(ROOT / path.name, path)
+    path.write_text(default_params())
     for described in (ROOT / "data").glob("*/dataset.yaml"):
         target = in_empty_folder / described.relative_to(ROOT)
         target.parent.mkdir(parents=True)
@@ -69,8 +74,7 @@ def on_digits(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tuple
     with FileLock(f"{folder}.lock"):
         project, log = Project(folder / "project"), folder / "make run.log"
         if not log.exists():
-            copy_working_tree(project.folder)
-            lend_environment(project)
+            lend_environment(fresh_clone(project.folder))
             log.write_text(project.run("make", "run", MNIST_MIRROR="/nowhere"))
     return project, log.read_text()
 

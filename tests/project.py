@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.working_tree import copy_working_tree
+
 ROOT = Path(__file__).parents[1]
 MIRROR = os.environ.get("MNIST_MIRROR", "")
 if MIRROR and "://" not in MIRROR:
@@ -18,6 +20,30 @@ if MIRROR and "://" not in MIRROR:
 needs_mnist = pytest.mark.skipif(
     not MIRROR, reason="MNIST_MIRROR is not set: no folder or server to take the real MNIST from"
 )
+
+
+# What params.yaml chooses in this repository, where the tests start. Who trains on other data commits
+# other values.
+CHOICES = {
+    "dataset": "mnist",
+    "validation_size": "0.1",
+    "seed": "0",
+    "test_share": "",
+    "layout": "",
+    "size": "",
+    "skip_unreadable": "",
+    "recipe": "tutorial",
+    "device": "cpu",
+    "initial_weights": "weights/none",
+}
+
+
+def default_params() -> str:
+    """Return params.yaml with these choices."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    for key, value in CHOICES.items():
+        text = re.sub(rf"^(  {key}: ?)[^\s#]*", rf"\g<1>{value}", text, flags=re.MULTILINE)
+    return text
 
 
 class Project:
@@ -104,6 +130,16 @@ class Running:
             check=False,
         )
         return sorted(map(int, result.stdout.split()))
+
+
+def fresh_clone(folder: Path) -> Project:
+    """Return a copy of the working tree with the choices above, in which nothing has run yet."""
+    copy_working_tree(folder)
+    project = Project(folder)
+    if default_params() != project.read("params.yaml").decode():
+        (folder / "params.yaml").write_text(default_params())
+        project.run("git", "commit", "--quiet", "--all", "--message=Choose MNIST")
+    return project
 
 
 def executed(output: str) -> list[str]:

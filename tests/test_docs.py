@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project import MIRROR, ROOT, Project, lend_environment, needs_mnist
+from tests.project import MIRROR, ROOT, Project, default_params, lend_environment, needs_mnist
 from tools.working_tree import copy_working_tree
 
 # In one clone. Each page begins where the first command of all, `make run`, has ended.
@@ -87,6 +87,10 @@ def run(project: Project, command: str) -> str:
 
 @pytest.mark.slow
 @needs_mnist
+@pytest.mark.skipif(
+    default_params() != (ROOT / "params.yaml").read_text(),
+    reason="params.yaml has other choices than those whose results the docs show",
+)
 def test_the_commands_of_the_docs_print_what_they_show(tmp_path: Path):
     project = Project(tmp_path / "project")
     copy_working_tree(project.folder)

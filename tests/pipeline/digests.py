@@ -29,11 +29,11 @@ from stages.exporting.verification import Measurement
 from stages.networks.inference import predict_batches
 from stages.networks.registry import Network, build
 from stages.networks.torchvision_models import Torchvision
-from stages.runtime.config import PARAMS, read_yaml
+from stages.runtime.config import PARAMS, parse_yaml
 from stages.runtime.splits import TEST, TRAIN, VALIDATION
 from stages.training.loop import Loop
 from stages.training.parallel import Group
-from tests.project import ROOT
+from tests.project import default_params
 from tests.samples import RECIPES, recipe_of, run_stage, set_value, split_of, store
 
 FILE = Path(__file__).with_suffix(".json")
@@ -62,7 +62,7 @@ IMAGES = {TRAIN: 70, VALIDATION: 20, TEST: 40}  # no multiples of a batch size
 
 def lay_out(name: str) -> None:
     """Store what the stages read: some of the embedded digits, and parameters for two short epochs."""
-    params = read_yaml(ROOT / PARAMS)
+    params = parse_yaml(PARAMS, default_params().encode())
     recipe = name.removesuffix(PLAIN)
     base, key, value = VARIANTS.get(recipe, (recipe, "epochs", 2))
     params["recipes"] = {recipe: params["recipes"][base] | {"epochs": 2, "min_steps": 0}}

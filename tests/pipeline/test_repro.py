@@ -19,10 +19,10 @@ from tests.project import (
     Project,
     Running,
     executed,
+    fresh_clone,
     lend_environment,
     needs_mnist,
 )
-from tools.working_tree import copy_working_tree
 
 STAGES = ["prepare", "train", "evaluate", "export"]
 RESULTS = [
@@ -154,8 +154,7 @@ def test_the_same_parameters_give_the_same_lock_in_any_place_and_environment(
 ):
     expected = on_digits[0].read("dvc.lock")
     assert b"md5" in expected
-    project = Project(tmp_path / "a folder elsewhere" / "project")
-    copy_working_tree(project.folder)
+    project = fresh_clone(tmp_path / "a folder elsewhere" / "project")
     project.edit("params.yaml", "dataset: mnist", "dataset: digits")
     outputs = {result: on_digits[0].read(result) for result in RESULTS}
     for environment in (
@@ -205,8 +204,7 @@ def test_the_whole_pipeline_on_mnist(project: Project):
 def test_clones_share_their_downloads(project: Project):
     """The files are in the user's cache folder. DVC's temporary copies use them, too."""
     assert project.repro("prepare", MNIST_MIRROR=MIRROR) == ["prepare"]
-    second = Project(project.folder.parent / "a second clone")
-    copy_working_tree(second.folder)
+    second = fresh_clone(project.folder.parent / "a second clone")
     assert second.repro("prepare", MNIST_MIRROR="/nowhere") == ["prepare"]
     second.run("git", "commit", "--quiet", "--all", "--message=Prepare", "--allow-empty")
     temporary = ("dvc", "exp", "run", "--temp", "-S", "prepare.seed=1", "prepare")
@@ -242,7 +240,8 @@ def test_the_committed_results_are_those_of_the_committed_code():
             if not file["path"].startswith(("data/", "models/")):  # Git does not have those
                 digest = dvc_md5(ROOT / file["path"])
                 assert digest == file["md5"], f"{file['path']} is not what {name} used: dvc repro"
-    assert json.loads((ROOT / "metrics/evaluate.json").read_text())["accuracy"] >= 0.97
+    if params["prepare"]["dataset"] == "mnist":
+        assert json.loads((ROOT / "metrics/evaluate.json").read_text())["accuracy"] >= 0.97
 
 
 @pytest.mark.slow

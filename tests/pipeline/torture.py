@@ -16,8 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tests.project import Project, Running, lend_environment
-from tools.working_tree import copy_working_tree
+from tests.project import Project, Running, fresh_clone, lend_environment
 
 OUTPUTS = {
     "prepare": ["data/prepared/*.safetensors", "metrics/dataset.json", "metrics/samples.svg"],
@@ -135,8 +134,7 @@ def digest(path: Path) -> str:
 def main() -> None:
     kills, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
     with tempfile.TemporaryDirectory() as folder:
-        project = Project(Path(folder) / "project")
-        copy_working_tree(project.folder)
+        project = fresh_clone(Path(folder) / "project")
         lend_environment(project)
         project.run("make", "run", MNIST_MIRROR="/nowhere")
         project.run("git", "commit", "--quiet", "--all", "--message=Run on the digits")

@@ -13,11 +13,11 @@ from stages.networks.registry import build
 from stages.runtime.config import PARAMS, read_checked, read_yaml
 from stages.runtime.errors import UserError
 from tests.pipeline.torture import contents
-from tests.project import ROOT, Project, change, executed
+from tests.project import Project, change, default_params, executed
 from tests.samples import RECIPES, run_stage, set_value
 from tools import check
 
-TEXT = (ROOT / PARAMS).read_text()
+TEXT = default_params()
 IN_QUOTES = "is not allowed: a number, a truth value or a date, in YAML; put it into quotes"
 
 
@@ -120,7 +120,7 @@ def test_a_value_that_is_not_allowed_is_named(
         ("dataset: mnist  ", "dataset: 0b11", f"prepare.dataset: 3 {IN_QUOTES}"),
         ("dataset: mnist  ", "dataset: 2024-01-01", f"prepare.dataset: 2024-01-01 {IN_QUOTES}"),
         ("      - sigmoid\n", "", "recipes.tutorial.network.hidden_sizes: 2 layers, but acti"),
-        ("      - 5\n      - 5\n", "", "recipes.convolutional.network.channels: 3 layers, but"),
+        ("      - 5\n      - 5\n", "", "recipes.quick.network.channels: 3 layers, but"),
         ("export:\n", '"a\\nb": 1\nexport:\n', "a\\nb: unknown key"),
         (
             "  seed: 0                 # draws initial",

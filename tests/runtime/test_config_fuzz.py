@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 
 from stages import train
 from stages.networks.registry import build
-from stages.runtime.config import PARAMS, read_checked, read_yaml
+from stages.runtime.config import PARAMS, parse_yaml, read_checked, read_yaml
 from stages.runtime.errors import UserError
 from stages.runtime.inputs import Inputs
 from stages.runtime.splits import TRAIN, VALIDATION
 from stages.training.recipe import Recipe
-from tests.project import ROOT
+from tests.project import ROOT, default_params
 from tests.samples import random_images, run_stage, store
 from tools import check
 
-TEXT = (ROOT / PARAMS).read_text(encoding="utf-8")
-DOCUMENT = read_yaml(ROOT / PARAMS)
+TEXT = default_params()
+DOCUMENT = parse_yaml(PARAMS, TEXT.encode())
 PIPELINE = """
 stages:
   any:
