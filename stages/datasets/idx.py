@@ -66,7 +66,7 @@ def _read(files: dict[str, bytes], split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return images uint8 [N, 28, 28] and labels int64 [N] of "train" or "t10k"."""
     images = parse(files[f"{split}-images-idx3-ubyte.gz"])
     labels = parse(files[f"{split}-labels-idx1-ubyte.gz"])
-    if images.shape != (len(labels), 28, 28):
+    if labels.ndim != 1 or images.shape != (len(labels), 28, 28):
         raise ValueError(f"images {images.shape}, labels {labels.shape}")
     return images, labels.astype(np.int64)
 
@@ -75,7 +75,7 @@ def parse(content: bytes) -> np.ndarray:
     """Return the values of a compressed IDX file of bytes, uint8; http://yann.lecun.com/exdb/mnist.
 
     Raises:
-        EOFError, IndexError, ValueError, gzip.BadGzipFile, zlib.error: it is none.
+        EOFError, IndexError, ValueError, gzip.BadGzipFile, zlib.error: not an IDX file of bytes.
     """
     content = gzip.decompress(content)
     if content[:3] != b"\0\0\x08":

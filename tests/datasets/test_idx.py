@@ -74,12 +74,24 @@ def test_another_set_of_this_form_needs_no_code(
         idx_file(random_images(6).numpy()[:, 0, :14, :14]),
         gzip.compress(struct.pack(">4I", 2051, 2**32 - 1, 28, 28) + bytes(100)),
         gzip.compress(b""),
+        idx_file(np.zeros((6, 1), np.uint8)),
+        idx_file(np.uint8(5)),
         gzip.compress(b"no IDX"),
         b"no gzip",
         gzip.compress(bytes(1000))[:-9],
         gzip.compress(bytes(1000))[:12] + b"\xff" * 20,
     ],
-    ids=["small", "false_header", "empty", "no_idx", "no_gzip", "truncated", "damaged"],
+    ids=[
+        "small",
+        "false_header",
+        "empty",
+        "a_table",
+        "a_number",
+        "no_idx",
+        "no_gzip",
+        "truncated",
+        "damaged",
+    ],
 )
 @pytest.mark.parametrize("place", [0, 3])
 def test_a_file_in_another_form_is_one_line(
