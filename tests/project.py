@@ -22,8 +22,7 @@ needs_mnist = pytest.mark.skipif(
 )
 
 
-# What params.yaml chooses in this repository, where the tests start. Who trains on other data commits
-# other values.
+# The values of this repository's params.yaml, from which the tests start. Users commit others.
 CHOICES = {
     "dataset": "mnist",
     "validation_size": "0.1",

@@ -26,11 +26,11 @@ def test_a_project_of_ones_own_runs_and_passes_tests(project: Project):
     assert project.run("git", "grep", "-l", "dvc-image-pipeline", fails=True) == ""
 
     shutil.copytree(project.folder / "data/symbols", project.folder / "data/mine")
-    experiment, commit = second[1].replace("=photo", "=fast"), second[2].partition(" #")[0]
+    experiment = second[1].replace("=photo", "=fast")
     assert executed(project.run("sh", "-c", experiment))[:2] == ["prepare", "train"]
-    project.run("sh", "-c", commit)
+    project.run("sh", "-c", second[2])
     assert project.git_status() == ""
     project.run("ruff", "check", ".")
     tests = [*TESTS, f"tests/pipeline/test_repro.py::{COMMITTED}"]
-    pytest = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow")
-    project.run(*pytest, *tests)
+    command = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow")
+    project.run(*command, *tests)

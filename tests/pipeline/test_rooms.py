@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.project import ROOT
+from tests.project import ROOT, default_params
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+PARAMS = yaml.safe_load(default_params())
 MODULES = sorted((ROOT / "stages").rglob("*.py"))
 COMMON = ["stages/__init__.py", "stages/requirements.txt"]
 
