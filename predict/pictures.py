@@ -18,7 +18,7 @@ MAX_SUFFIXES = 10  # in a line
 
 FORMATS: tuple[str, ...] = pictures.FORMATS
 SUFFIXES = pictures.SUFFIXES
-HEIC = {".heic", ".heif"}
+HEIC = {".heic", ".heif", ".hif"}
 # Not for the stages, whose results depend on pinned packages only.
 try:
     from pillow_heif import register_heif_opener

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from predict.model import Model
-from predict.pictures import MAX_STDIN
-from stages.datasets.pictures import FORMATS
+from predict.pictures import FORMATS, MAX_STDIN
+from stages.datasets import pictures
 from tests.predict.demo import png
 from tests.predict.drawings import DRAWINGS, draw
 from tests.predict.models import CERTAIN, CLASSES, DATASET, write_model
@@ -100,7 +100,7 @@ def test_heic_is_read_if_its_package_is_installed(model_file: Path, tmp_path: Pa
     (tmp_path / "pillow_heif.py").write_text("raise ImportError")
     hint = "; `pip install pillow-heif` adds HEIC\n"
     for argument, end in (
-        (tmp_path / "three.heic", f"can be read ({', '.join(FORMATS)}){hint}"),
+        (tmp_path / "three.heic", f"can be read ({', '.join(pictures.FORMATS)}){hint}"),
         (tmp_path, f"(.heic, .py){hint}"),
     ):
         result = predict(model_file, argument, code=1, PYTHONPATH=str(tmp_path))
@@ -170,7 +170,7 @@ def test_unreadable_files_get_a_line_each(model_file: Path, tmp_path: Path):
     reasons = dict(
         line.removeprefix(f"error: {tmp_path}/").split(": ", 1) for line in lines if "/" in line
     )
-    formats = "(PNG, JPEG, WEBP, GIF, BMP, TIFF)"
+    formats = f"({', '.join(FORMATS)})"
     assert reasons.pop("cut.png").startswith("damaged picture")
     assert reasons.pop("blank.png").startswith("nothing on it")
     assert reasons.pop("huge.png").startswith("larger than 50 megapixels")
