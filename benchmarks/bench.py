@@ -9,17 +9,15 @@ import argparse
 import datetime
 import json
 import os
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from PIL import Image
 from safetensors.numpy import load_file
 
+from benchmarks.measuring import measured
 from tools.machine import machine
 from tools.working_tree import copy_working_tree
 
@@ -39,8 +37,10 @@ def contender(name: str, folder: Path, **options: object) -> dict:
         elif value is not None:
             command += [f"--{option}", str(value)]
     print("…", name, *(f"{key}={value}" for key, value in options.items()), file=sys.stderr)
-    _, peak, output = measured(ROOT, *command)
-    return json.loads(output.splitlines()[-1]) | {"peak_mib": peak} if output else {}
+    run = measured(ROOT, *command)
+    return (
+        json.loads(run.output.splitlines()[-1]) | {"peak_mib": run.peak_mib} if run.output else {}
+    )
 
 
 def seconds_to_target(run: dict, with_tests: bool) -> float | None:
@@ -98,31 +98,6 @@ class Project:
         path.write_text(text.replace(old, new, 1))
 
 
-def measured(folder: Path, *command: str) -> tuple[float, float, str]:
-    """Run a command of the environment; return its seconds, its peak memory in MiB, its output.
-
-    Memory is the process's own (RssAnon): the pages of a mapped file are the system's cache, as those
-    of a file that is read.
-    """
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    started, peak = time.perf_counter(), 0
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, cwd=folder, env=environment, stdout=log) as process,
-    ):
-        status = Path(f"/proc/{process.pid}/status")
-        while process.poll() is None:
-            found = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-            peak = max(peak, int(found[1]) if found else 0)
-            time.sleep(0.01)
-        seconds = time.perf_counter() - started
-        log.seek(0)
-        output = log.read()
-    if process.returncode:
-        sys.exit(f"error: {' '.join(command)} in {folder} ended with {process.returncode}")
-    return seconds, peak / 1024, output
-
-
 def bare_pipeline(folder: Path) -> None:
     """Make four stages that do nothing, one after the other, and run them."""
     folder.mkdir()
@@ -144,10 +119,10 @@ def whole_pipeline(folder: Path, dataset: str, rounds: int, repeats: int) -> dic
     for i in range(rounds):
         project = Project(folder / f"cold{i}")
         project.set("dataset: mnist", f"dataset: {dataset}")
-        cold.append(measured(project.folder, "dvc", "repro")[0])
+        cold.append(measured(project.folder, "dvc", "repro").seconds)
         for _ in range(repeats):
-            noop.append(measured(project.folder, "dvc", "repro")[0])
-            bare.append(measured(folder / "bare", "dvc", "repro")[0])
+            noop.append(measured(project.folder, "dvc", "repro").seconds)
+            bare.append(measured(folder / "bare", "dvc", "repro").seconds)
     return {
         "cold": statistics.median(cold),
         "noop": statistics.median(noop),
@@ -164,7 +139,9 @@ def memory(folder: Path, dataset: str, stages: tuple[str, ...], times: int) -> d
     project.set("epochs: 10", "epochs: 1")
     peaks = {}
     for stage in stages:
-        peaks[stage] = {"once": measured(project.folder, "python", "-m", f"stages.{stage}")[1]}
+        peaks[stage] = {
+            "once": measured(project.folder, "python", "-m", f"stages.{stage}").peak_mib
+        }
     enlarge = (
         "from stages.runtime.outputs import all_or_none\n"
         "from stages.runtime.splits import TEST, TRAIN, VALIDATION, load_split, save_split\n"
@@ -176,7 +153,9 @@ def memory(folder: Path, dataset: str, stages: tuple[str, ...], times: int) -> d
     )
     measured(project.folder, "python", "-c", enlarge)
     for stage in stages[1:]:
-        peaks[stage]["enlarged"] = measured(project.folder, "python", "-m", f"stages.{stage}")[1]
+        peaks[stage]["enlarged"] = measured(
+            project.folder, "python", "-m", f"stages.{stage}"
+        ).peak_mib
     return {"times": times, "peaks": peaks}
 
 
@@ -186,7 +165,7 @@ def exported(project: Path) -> dict:
     found = {}
     for row in json.loads((project / "metrics/export.json").read_text()):
         command = [sys.executable, "-m", "benchmarks.formats", row["format"], str(project)]
-        found[row["format"]] = json.loads(measured(ROOT, *command)[2])
+        found[row["format"]] = json.loads(measured(ROOT, *command).output)
     return found
 
 
@@ -197,8 +176,8 @@ def predicted(project: Path, folder: Path, count: int) -> dict:
     images = load_file(project / "data/prepared/test.safetensors")["images"]
     for number in range(count):
         Image.fromarray(images[number % len(images)][0]).save(folder / f"{number:05}.png")
-    seconds, peak, _ = measured(project, "python", "-m", "predict", "--json", str(folder))
-    return {"images": count, "images_per_second": count / seconds, "peak_mib": peak}
+    run = measured(project, "python", "-m", "predict", "--json", str(folder))
+    return {"images": count, "images_per_second": count / run.seconds, "peak_mib": run.peak_mib}
 
 
 NAMES = {

@@ -1,4 +1,4 @@
-"""How a command is measured: its seconds, its memory, and what else the machine did meanwhile."""
+"""Measures a command: its seconds, its memory, and the other processes on the machine."""
 
 import os
 import re
@@ -15,7 +15,7 @@ QUIET = 0.05  # share of the cores that other processes may use
 
 
 class Run(NamedTuple):
-    """What one command used."""
+    """The measurements of one command."""
 
     seconds: float
     cpu_seconds: float  # of the command and its ended children
@@ -65,8 +65,8 @@ def measured(folder: Path, *command: str) -> Run:
     ):
         status = Path(f"/proc/{process.pid}/status")
         while process.poll() is None:
-            found = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-            peak = max(peak, int(found[1]) if found else 0)
+            match = re.search(r"^RssAnon:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+            peak = max(peak, int(match[1]) if match else 0)
             time.sleep(0.01)
         seconds, cpu_seconds, others = meter.read()
         log.seek(0)
@@ -77,7 +77,7 @@ def measured(folder: Path, *command: str) -> Run:
 
 
 def note(others: float, what: str) -> None:
-    """Say on stderr if other processes used the cores while something was measured."""
+    """Report on stderr if other processes used the cores while something was measured."""
     if others > QUIET:
         print(
             f"note: other processes used {others:.0%} of the cores; repeat {what}", file=sys.stderr

@@ -62,14 +62,14 @@ def stage(project: Path, name: str) -> dict[str, float]:
 
 
 def recipe(
-    name: str, changes: dict, most_seeds: int, pictures: Path, options: argparse.Namespace
+    name: str, changes: dict, max_seeds: int, pictures: Path, options: argparse.Namespace
 ) -> dict:
     """Train and test a recipe with several seeds; return means, and all accuracies."""
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "project"
         copy_project(project, pictures, name, changes | ({"epochs": 1} if options.quick else {}))
         stage(project, "prepare")
-        seeds = 1 if options.quick else min(most_seeds, options.seeds)
+        seeds = 1 if options.quick else min(max_seeds, options.seeds)
         runs = [trained(project, seed) for seed in range(seeds)]
     means = {key: statistics.mean(run[key] for run in runs) for key in runs[0]}
     return means | {"accuracies": [run["accuracy"] for run in runs]}
@@ -275,7 +275,9 @@ def main() -> None:
         help=f"some of {','.join(ROWS)}; default: all ({' and '.join(sorted(OF_FOLDERS))}: of folders)",
     )
     parser.add_argument("--missing", action="store_true", help="only rows that are not yet stored")
-    parser.add_argument("--seeds", type=int, default=3, help="of `photo`; default: 3")
+    parser.add_argument(
+        "--seeds", type=int, default=3, choices=(1, 2, 3), help="of `photo`; default: 3"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny budgets, as a test")
     parser.add_argument("--output", type=Path, default=HERE)
     arguments = parser.parse_args()
