@@ -22,7 +22,7 @@ OSV := https://api.osv.dev
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-run: $(VENV)/run.installed ## Reproduce the pipeline on MNIST, or on the embedded digits if MNIST cannot be downloaded
+run: $(VENV)/run.installed ## Reproduce the pipeline (on the embedded digits if its data cannot be downloaded)
 	@sh tools/run.sh
 
 check: $(VENV)/run.installed ## Check params.yaml and the names of the data set's files (does not build the networks)

@@ -82,8 +82,8 @@ def train(  # noqa: PLR0913, PLR0917
     network, origin = initialise(inputs, params, recipe, training, device)
     network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = FastMLP if fast_mlp.fits(network, recipe, device) else Loop
+    recipe = choose_epochs(recipe, key, training, validation, quiet=checkpoint is None)
     with refusal_of(key), no_global_generators(device):
-        recipe = recipe.for_images(len(training), len(validation))
         trainer = kind(network, training, recipe, params.seed, group)
 
     epochs: list[Results] = []
@@ -164,6 +164,25 @@ def initialise(
         print(f"Starting from {path}; random: {', '.join(random) or 'nothing'}", flush=True)
     origin = {"file": str(path), "sha256": sha256(content), "random": random}
     return network, {"initial_weights": origin}
+
+
+def choose_epochs(
+    recipe: Recipe, key: str, training: Split, validation: Split, quiet: bool
+) -> Recipe:
+    """Return the recipe with the epochs that its `min_steps` asks for; report if these are more.
+
+    Raises:
+        UserError: the recipe, at `key` in params.yaml, needs a validation set, which is empty.
+    """
+    with refusal_of(key):
+        chosen = recipe.for_images(len(training), len(validation))
+    if chosen.epochs > recipe.epochs and not quiet:
+        print(
+            f"{PARAMS}: {key}.min_steps: {recipe.min_steps} steps take {chosen.epochs} epochs of "
+            f"{len(training):,} images, more than {key}.epochs: {recipe.epochs}",
+            flush=True,
+        )
+    return chosen
 
 
 def time_left(started: float, done: int, left: int) -> str:

@@ -60,6 +60,19 @@ def test_each_epoch_is_one_line_and_one_row(prepared: Path, capsys: pytest.Captu
     assert lines[-1] == f"Epoch 2: {', '.join(results)}"
 
 
+def test_more_epochs_than_asked_for_are_announced(
+    prepared: Path, capsys: pytest.CaptureFixture[str]
+):
+    change(prepared, "epochs: 2", "epochs: 2\n    min_steps: 7")
+    run_stage(main)
+    first, *_, last = capsys.readouterr().out.splitlines()
+    key = "recipes.tutorial"
+    assert first == (
+        f"params.yaml: {key}.min_steps: 7 steps take 3 epochs of 70 images, more than {key}.epochs: 2"
+    )
+    assert last.startswith("Epoch 3: ")
+
+
 def test_the_stored_network_reproduces_its_validation_results(prepared: Path):
     run_stage(main)
     network, _ = load_network()
