@@ -38,9 +38,10 @@ def test_a_quick_round_measures_every_contender(tmp_path: Path):
     assert "| (a) the tutorial as published |" in (tmp_path / "results.md").read_text()
 
 
-def test_the_docs_quote_the_committed_results():
+@pytest.mark.parametrize("name", ["results.md", "pictures.md"])
+def test_the_docs_quote_the_committed_results(name: str):
     page = (ROOT / "docs/recipes-and-results.md").read_text()
-    assert (FOLDER / "results.md").read_text().strip() in page
+    assert (FOLDER / name).read_text().strip() in page
 
 
 def test_the_committed_table_of_hosts_is_that_of_the_committed_results():
