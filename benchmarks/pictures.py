@@ -243,7 +243,7 @@ def table(results: dict) -> str:
         f"torch {about['torch']}, scikit-learn {about['scikit-learn']}, "
         f"{max(run['date'] for run in runs)}.",
     ]
-    if any(run["others"] > QUIET for run in runs):
+    if any(map(star, runs)):
         lines[-1] += f" \\* Other processes used more than {QUIET:.0%} of the cores."
     return "\n".join(lines) + "\n"
 
