@@ -97,7 +97,7 @@ probability from the accuracy.
 ## Limits
 
 The model knows images like those of the data above, and nothing else. It assigns one of its classes to
-any image, often with confidence. It was not tested on other people's pictures, pens or cameras; do not
+any image, often with confidence. It was not tested on pictures from other sources; do not
 let it decide anything about people, money or safety.
 {_unsure(training["unsure_below"])}
 ## Files
