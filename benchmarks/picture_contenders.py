@@ -19,10 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).parents[1]
-import_torchvision = runpy.run_path(str(ROOT / "stages/networks/torchvision_import.py"))[
-    "import_torchvision"
-]
-import_torchvision()
+runpy.run_path(str(ROOT / "stages/networks/torchvision_import.py"))["import_torchvision"]()
 from torchvision import transforms  # noqa: E402
 from torchvision.datasets import ImageFolder  # noqa: E402
 

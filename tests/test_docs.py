@@ -25,7 +25,6 @@ NOT_RUN = {
     "make demo": "tests/predict/test_demo_page.py runs it",
     "curl ": "the same",
     "make plots ARGS=--watch": "it never ends; tests/pipeline/test_repro.py runs it",
-    "dvc exp run -S train.recipe=convolutional": "it takes a minute",
     "dvc exp run -S train.recipe=tutorial": "README has such a command",
     "dvc exp run -S train.recipe=fast -S recipes.fast.epochs=3": "the same",
     "dvc exp run -S recipes.tutorial.optimizer.learning_rate=2e-3": "the same",
