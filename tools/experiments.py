@@ -35,19 +35,32 @@ def endings(names: list[str]) -> list[str]:
     return shortest
 
 
+def used(row: dict[str, str], name: str) -> str:
+    """Return the value of a parameter, or nothing if it belongs to a recipe that was not trained."""
+    first, *rest = name.split(".")
+    other = first == "recipes" and rest[0] != row["train.recipe"]
+    return "" if other else row[name]
+
+
 def to_table(rows: list[dict[str, str]], known: set[str]) -> Table:
     """Return a table of DVC's rows by accuracy, with those of the known parameters that differ."""
     differing = [
         column
         for column in (rows[0] if rows else ())
-        if column in known and len({row[column] for row in rows}) > 1
+        if column in known
+        and len({row[column] for row in rows}) > 1
+        and any(used(row, column) for row in rows)
     ]
     table = Table(box=SIMPLE, pad_edge=False)
-    for title in ("experiment", "accuracy", *endings(differing)):
-        table.add_column(title, overflow="fold", justify="right" if title == "accuracy" else "left")
+    table.add_column("experiment", overflow="fold")
+    table.add_column("accuracy", no_wrap=True, justify="right")
+    for title in endings(differing):
+        table.add_column(title, overflow="fold")
     for row in sorted(rows, key=lambda row: -float(row["accuracy"] or 0)):
         accuracy = f"{float(row['accuracy']):.2%}" if row["accuracy"] else "failed"
-        table.add_row(row["Experiment"] or row["rev"], accuracy, *(row[name] for name in differing))
+        table.add_row(
+            row["Experiment"] or row["rev"], accuracy, *(used(row, name) for name in differing)
+        )
     return table
 
 

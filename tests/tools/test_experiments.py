@@ -6,7 +6,7 @@ from rich.console import Console
 
 from tools.experiments import COLUMNS, endings, to_table
 
-LONG = "recipes.convolutional.optimizer.schedule.warmup"
+LONG = "recipes.fast.optimizer.schedule.warmup"
 
 
 def test_parameters_have_their_shortest_names_that_differ():
@@ -27,7 +27,7 @@ def test_the_table_fits_a_screen_and_shows_every_value():
         {name: f"{value} {number}" for number, name in enumerate(parameters)}
         for value in ("value", "other")
     )
-    alike = {"train.seed": "0", "loss": "0.5"}
+    alike = {"train.recipe": "fast", "train.seed": "0", "loss": "0.5"}
     rows = [
         alike | one | {"Experiment": "", "rev": "main", "accuracy": "0.9735"},
         alike | one | {"Experiment": "it-failed", "rev": "1234567", "accuracy": ""},
@@ -40,3 +40,16 @@ def test_the_table_fits_a_screen_and_shows_every_value():
     letters = "".join(text.split())
     assert letters.index("98.00%") < letters.index("97.35%") < letters.index("failed")
     assert "warmup" in letters and "seed" not in letters and "loss" not in letters
+
+
+def test_parameters_of_other_recipes_are_not_shown():
+    alike = {"rev": "1234567", "accuracy": "0.9"}
+    fast, wide = "recipes.fast.epochs", "recipes.wide.width"
+    rows = [
+        alike | {"Experiment": "one", "train.recipe": "fast", fast: "30", wide: "7"},
+        alike | {"Experiment": "two", "train.recipe": "tutorial", fast: "2", wide: "8"},
+    ]
+    table = to_table(rows, {"train.recipe", fast, wide})
+    cells = {str(column.header): list(column.cells) for column in table.columns}
+    assert cells["epochs"] == ["30", ""]
+    assert "width" not in cells
