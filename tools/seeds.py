@@ -43,8 +43,8 @@ def read_group(name: str) -> Group:
     ]
     if len(accuracies) < 2:
         raise ValueError(
-            f"{name}: {len(accuracies)} experiments of the name {name}-NUMBER on this commit; run some "
-            f"by `make seeds GROUP={name}`"
+            f"{name}: on this commit, experiments named {name}-1, {name}-2, …: {len(accuracies)}; a "
+            f"mean needs two or more: run `make seeds GROUP={name}`"
         )
     return Group(name, accuracies)
 

@@ -35,6 +35,6 @@ def test_the_means_of_two_groups_are_compared():
 def test_names_without_experiments_are_refused_in_one_line(committed: Project, names: list[str]):
     printed = committed.run("python", "-m", "tools.seeds", *names, fails=True)
     assert printed == (
-        "error: nothing: 0 experiments of the name nothing-NUMBER on this commit; run some "
-        "by `make seeds GROUP=nothing`\n"
+        "error: nothing: on this commit, experiments named nothing-1, nothing-2, …: 0; a mean needs "
+        "two or more: run `make seeds GROUP=nothing`\n"
     )
