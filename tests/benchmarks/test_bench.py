@@ -15,13 +15,15 @@ FOLDER = ROOT / "benchmarks"
 
 @pytest.mark.slow
 def test_a_quick_round_measures_every_contender(tmp_path: Path):
-    subprocess.run(
+    run = subprocess.run(
         [sys.executable, "-m", "benchmarks.bench", "--quick", "--output", tmp_path],
         cwd=ROOT,
         env=clean_environment(tmp_path),
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
     )
+    assert run.returncode == 0, run.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     for name in NAMES.keys() - {"thorough"}:
         assert min(results[name][key] for key in ("seconds_per_epoch", "cpu_seconds_per_epoch")) > 0
