@@ -25,6 +25,7 @@ Epochs = Iterator[tuple[Mark, Mark, Mark, float | None]]
 
 
 def clock() -> Mark:
+    """Return wall and CPU seconds of this process."""
     return time.perf_counter(), time.process_time()
 
 

@@ -8,7 +8,6 @@ training; `loop` prints a line after each epoch. Importing `stages` would change
 import json
 import runpy
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +17,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
+from benchmarks.contenders import clock
+
 ROOT = Path(__file__).parents[1]
 runpy.run_path(str(ROOT / "stages/networks/torchvision_import.py"))["import_torchvision"]()
 from torchvision import transforms  # noqa: E402
 from torchvision.datasets import ImageFolder  # noqa: E402
-
-
-def clock() -> np.ndarray:
-    """Return wall and CPU seconds of this process, float64 [2]; differences have a meaning."""
-    return np.array([time.perf_counter(), time.process_time()])
 
 
 def load(
@@ -53,7 +49,7 @@ def svc(folder: Path, limit: int) -> dict:
         load(folder / split, 32, "RGB", at_most)
         for split, at_most in (("train", limit), ("test", None))
     )
-    started = clock()
+    started = np.array(clock())
     classifier = SVC().fit(images.reshape(len(images), -1) / 255, labels)
     seconds, cpu_seconds = clock() - started
     accuracy = classifier.score(tests.reshape(len(tests), -1) / 255, test_labels)
@@ -73,7 +69,7 @@ def cnn(folder: Path, size: int, mode: str, mirror: bool, seconds: float) -> dic
     classes = int(labels.max()) + 1
     network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * (size // 8) ** 2, classes))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    started, batches = clock(), iter(())
+    started, batches = np.array(clock()), iter(())
     while (clock() - started)[1] < seconds:
         batch = next(batches, None)
         if batch is None:
