@@ -2,8 +2,8 @@
 
 How a sum of floating point numbers is rounded depends on the order in which they are added, and so on
 the number of threads, the width of the processor's registers and the library that adds. So every stage
-computes on one thread (`training/parallel.py` divides the work among more), and
-every x86-64 processor with AVX2 computes by the instructions of the first of them, Intel's Haswell.
+computes on one thread (`training/parallel.py` divides the work among more), and all processors of an
+architecture compute by the instructions of its first: on x86-64, the first with AVX2, Intel's Haswell.
 NumPy, its OpenBLAS, torch and oneDNN read these variables once, when they are imported or first used,
 so this file is imported before them. What PyTorch must not compute itself is in
 `networks/kernels.py`.
@@ -14,6 +14,7 @@ import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType
+from typing import NamedTuple
 
 # A numpy.py in the clone must not take the place of NumPy.
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
@@ -62,26 +63,51 @@ else:  # Python has run such a .pyc
     os.unlink(str(__spec__.cached))  # noqa: PTH108
 
 
-def _has_avx2() -> bool:
-    """Return whether Linux reports AVX2 and FMA, which came with it; False on other systems."""
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123  pathlib takes its time to load
-            return {"avx2", "fma"} <= set(file.read().split())
-    except OSError:
-        return False
+class Architecture(NamedTuple):
+    """Processors that give the same bytes by these settings."""
+
+    name: str
+    features: set[str]  # which Linux must report of a processor
+    settings: dict[str, str]
 
 
-COMMON_BYTES = _has_avx2()  # this processor gives the bytes that all others with AVX2 give
-# MKL_NUM_THREADS, if set, overrides OMP_NUM_THREADS in torch.
-_SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-_SETTINGS["PYTORCH_JIT"] = "1"  # 0 would leave nothing to export
-if COMMON_BYTES:
-    _SETTINGS |= {
+X86_64 = Architecture(
+    "x86-64 with AVX2 under Linux",
+    {"avx2", "fma"},
+    {
         "ATEN_CPU_CAPABILITY": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "OPENBLAS_CORETYPE": "Haswell",
         "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
-    }
+    },
+)
+ARM64 = Architecture(
+    "Arm64 under Linux",
+    {"asimd"},
+    {
+        "ATEN_CPU_CAPABILITY": "default",  # without SVE
+        "OPENBLAS_CORETYPE": "ARMV8",
+        "NPY_DISABLE_CPU_FEATURES": "ASIMDHP ASIMDDP ASIMDFHM SVE",
+    },
+)
+
+
+def _architecture() -> Architecture | None:
+    """Return the one that this processor belongs to; None for others and for other systems."""
+    try:
+        architecture = {"x86_64": X86_64, "aarch64": ARM64}[os.uname().machine]
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123  pathlib takes its time to load
+            return architecture if architecture.features <= set(file.read().split()) else None
+    except (AttributeError, KeyError, OSError):  # Windows has no uname
+        return None
+
+
+ARCHITECTURE = _architecture()
+# MKL_NUM_THREADS, if set, overrides OMP_NUM_THREADS in torch.
+_SETTINGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+_SETTINGS["PYTORCH_JIT"] = "1"  # 0 would leave nothing to export
+if ARCHITECTURE:
+    _SETTINGS |= ARCHITECTURE.settings
 # Libraries that were imported earlier ignore these settings; `kernels` refuses them.
 TOO_EARLY = [name for name in ("numpy", "torch") if name in sys.modules]
 if _SETTINGS.items() <= os.environ.items():  # inherited from a process that had imported this file

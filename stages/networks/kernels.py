@@ -1,10 +1,11 @@
-"""Replaces PyTorch's CPU-dependent kernels by kernels that are equal on every processor with AVX2.
+"""Replaces kernels of PyTorch's that differ by processor; the new ones are equal on an architecture.
 
-PyTorch takes matrix products, tanh, sin and cos from Intel's MKL, which computes them in one way on
-AMD's processors, in another on Intel's, and in a third with AVX-512. This module replaces mm, bmm,
-addmm, tanh, sin and cos, for the whole process, by NumPy's, whose instructions `stages/__init__.py`
-chooses. The convolution of a few images, an MKL product too, comes from oneDNN, as all larger ones do.
-The stages execute nothing else of MKL's: tests/pipeline/test_bytes.py.
+On x86-64, PyTorch takes matrix products, tanh, sin and cos from Intel's MKL, which computes them in one
+way on AMD's processors, in another on Intel's, and in a third with AVX-512. On Arm64, its products are
+those of OpenBLAS or NVIDIA's NVPL, by its build. This module replaces mm, bmm, addmm, tanh, sin and
+cos, for the whole process, by NumPy's, whose instructions `stages/__init__.py` chooses. Convolutions
+are those of `kernels_x86_64.py` or `kernels_arm64.py`. tests/pipeline/test_bytes.py lists what else
+the stages execute.
 """
 
 import warnings
@@ -13,7 +14,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 import stages
 
@@ -23,7 +23,12 @@ if stages.TOO_EARLY:
         "Python and import `stages` first, or the last digits of the results differ"
     )
 
-ENOUGH = 16  # images, of which PyTorch takes any convolution of float32 from oneDNN
+if stages.ARCHITECTURE == stages.X86_64:
+    from stages.networks.kernels_x86_64 import KERNELS
+elif stages.ARCHITECTURE == stages.ARM64:
+    from stages.networks.kernels_arm64 import KERNELS
+else:
+    KERNELS = {}
 
 
 @np.errstate(all="ignore")  # as PyTorch, which does not warn of what overflows
@@ -51,50 +56,6 @@ def elementwise(function: np.ufunc) -> Callable[[Tensor], Tensor]:
     return kernel
 
 
-def small_convolution(  # noqa: PLR0913, PLR0917  as the operator
-    images: Tensor,
-    weight: Tensor,
-    kernel_size: list[int],
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-) -> Tensor:
-    """Return the convolution of so few images that PyTorch would take it from MKL."""
-    return torch.ops.aten.mkldnn_convolution(
-        images, weight, bias, padding, stride, dilation=[1, 1], groups=1
-    )
-
-
-def small_convolution_gradients(  # noqa: PLR0913, PLR0917  as the operator
-    gradient: Tensor,
-    images: Tensor,
-    weight: Tensor,
-    kernel_size: list[int],
-    stride: list[int],
-    padding: list[int],
-    output_mask: list[bool],
-) -> tuple[Tensor | None, ...]:
-    """Return the gradients by images, weight and bias, of those that `output_mask` asks for.
-
-    Black images are added to reach oneDNN; their gradients are 0.
-    """
-    more = (0, 0) * 3 + (0, ENOUGH - len(images))
-    by_images, by_weight, by_bias = torch.ops.aten.convolution_backward(
-        pad(gradient, more),
-        pad(images, more),
-        weight,
-        [len(weight)],
-        stride,
-        padding,
-        dilation=[1, 1],
-        transposed=False,
-        output_padding=[0, 0],
-        groups=1,
-        output_mask=output_mask,
-    )
-    return by_images[: len(images)] if output_mask[0] else None, by_weight, by_bias
-
-
 _kernels = torch.library.Library("aten", "IMPL")
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "Warning only once for all operators")  # of replaced kernels
@@ -105,7 +66,6 @@ with warnings.catch_warnings():
         "tanh": elementwise(np.tanh),
         "sin": elementwise(np.sin),
         "cos": elementwise(np.cos),
-        "_slow_conv2d_forward": small_convolution,
-        "_slow_conv2d_backward.output_mask": small_convolution_gradients,
+        **KERNELS,
     }.items():
         _kernels.impl(name, kernel, "CPU")

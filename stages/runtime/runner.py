@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 
-from stages import COMMON_BYTES
+from stages import ARCHITECTURE
 
 PINS = "stages/requirements.txt"
 
@@ -28,10 +28,10 @@ def run(module: str) -> None:
 
 def _run(module: str) -> None:
     check_packages()
-    if not COMMON_BYTES:
+    if not ARCHITECTURE:
         print(
-            "note: this is no x86-64 processor with AVX2 under Linux, so the last digits of the "
-            "results may differ (docs/reproducibility.md)"
+            "note: this machine is neither x86-64 with AVX2 nor Arm64 under Linux, so the last digits "
+            "of the results may differ (docs/reproducibility.md)"
         )
     import gc
     import importlib

@@ -5,7 +5,7 @@ import platform
 
 import torch
 
-from stages import COMMON_BYTES
+from stages import ARCHITECTURE, ARM64
 from stages.runtime.config import PARAMS
 from stages.runtime.errors import UserError
 from stages.runtime.processes import is_child, usable_cores
@@ -34,6 +34,11 @@ def pick_device(name: str) -> torch.device:
             f"note: train.device: {'auto is ' if name == 'auto' else ''}{chosen}: the last digits of "
             "the weights differ from those of a CPU, and may from those of another such device "
             "(docs/reproducibility.md)"
+        )
+    elif ARCHITECTURE == ARM64 and not is_child():
+        print(
+            "note: the last digits of the weights differ from those of x86-64: if the committed "
+            "results were computed there, `git status` will show new ones (docs/reproducibility.md)"
         )
     if chosen == "cuda" and is_child():
         return torch.device(chosen, own_gpu())
@@ -67,8 +72,8 @@ def processor(device: torch.device) -> str:
     """Return a name for all processors that give the same bytes as this one."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} with CUDA {torch.version.cuda}"
-    if COMMON_BYTES:
-        return "x86-64 with AVX2 under Linux"
+    if ARCHITECTURE:
+        return ARCHITECTURE.name
     return f"{platform.machine()} under {platform.system()}"
 
 
