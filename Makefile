@@ -17,7 +17,7 @@ OSV := https://api.osv.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run check install data worker test lint format audit lock bench reproduce torture digests \
-	container doctor compare experiments seeds push restore plots demo FORCE
+	mobile container doctor compare experiments seeds push restore plots demo FORCE
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,7 +53,7 @@ audit: $(VENV)/test.installed ## Check the pinned packages for known vulnerabili
 		2> /dev/null || { echo 'note: $(OSV) does not answer; nothing was audited'; exit 0; }; \
 	pip-audit --vulnerability-service osv --osv-url $(OSV)/v1/query --disable-pip --no-deps --strict \
 		--progress-spinner off $(KNOWN:%=--ignore-vuln %) \
-		-r stages/requirements.txt -r requirements.txt -r requirements-dev.txt
+		-r stages/requirements.txt -r requirements.txt -r requirements-dev.txt -r mobile/requirements.txt
 
 lock: $(VENV)/test.installed ## Update the lock files after changing a pin (docs/supply-chain.md)
 	@sh tools/lock.sh
@@ -69,6 +69,10 @@ torture: $(VENV)/test.installed ## Kill stages at random moments and check the f
 
 container: $(VENV)/test.installed ## Build the image of the Dockerfile and run it (docs/container.md)
 	python -m pytest -m network tests/pipeline/test_container.py
+
+mobile: run ## Export for phones by ExecuTorch, in an environment of its own (docs/mobile.md)
+	@cd mobile && sh ../tools/install.sh requirements.txt $(PYTHON)
+	@cd mobile && dvc repro
 
 digests: $(VENV)/test.installed ## Record the checksums that the tests compare, and list the changes
 	@python -m tests.pipeline.digests --write

@@ -49,6 +49,8 @@ FILES = {
     "requirements-dev.txt": ["stages/requirements.txt", "requirements.txt", "requirements-dev.txt"],
 }
 
+MOBILE = "mobile/requirements.txt"  # of an environment of its own
+
 
 def is_cuda(name: str) -> bool:
     return name.startswith(("nvidia-", "cuda-", "triton"))
@@ -69,6 +71,15 @@ def test_the_pins_are_complete_and_installed(file: str):
 def test_no_package_is_pinned_twice():
     names = [name for part in FILES["requirements-dev.txt"] for name in pins(part)]
     assert len(names) == len(set(names))
+
+
+def test_the_pins_for_phones_agree_with_the_others():
+    others = {
+        name: version for part in FILES["requirements.txt"] for name, version in pins(part).items()
+    }
+    assert {name: others.get(name, version) for name, version in pins(MOBILE).items()} == pins(
+        MOBILE
+    )
 
 
 # Packages that torch and others use if they are installed, for messages and pictures only.

@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.pipeline.test_pins import FILES, pins
+from tests.pipeline.test_pins import FILES, MOBILE, pins
 from tests.project import ROOT
 
-PINNED = {name: version for file in FILES for name, version in pins(file).items()}
+PINNED = {name: version for file in (*FILES, MOBILE) for name, version in pins(file).items()}
 KNOWN = {"diskcache": "GHSA-w8v5-vhqr-4h9v"}
 
 
