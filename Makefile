@@ -17,10 +17,10 @@ OSV := https://api.osv.dev
 
 .DEFAULT_GOAL := help
 .PHONY: help run check install data worker test lint format audit lock bench reproduce torture digests \
-	mobile container doctor compare experiments seeds push restore plots demo FORCE
+	arm64 mobile container doctor compare experiments seeds push restore plots demo FORCE
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: $(VENV)/run.installed ## Reproduce the pipeline (on the embedded digits if its data cannot be downloaded)
 	@sh tools/run.sh
@@ -61,11 +61,18 @@ lock: $(VENV)/test.installed ## Update the lock files after changing a pin (docs
 bench: $(VENV)/run.installed ## Benchmark the pipeline and the tutorial; ARGS=--quick, or ARGS='--thorough 3'
 	@python -m benchmarks.bench $(ARGS)
 
-reproduce: $(VENV)/run.installed ## Run the last commit in a temporary clone and compare all files, byte for byte
+# On Arm64, it also runs what the tests run.
+reproduce: $(VENV)/$(if $(filter aarch64,$(shell uname -m)),test,run).installed ## Run the last commit in a temporary clone and compare all files, byte for byte
 	@python -m tools.reproduce
 
 torture: $(VENV)/test.installed ## Kill stages at random moments and check the files they leave; KILLS=20
 	@python -m tests.pipeline.torture $(or $(KILLS),200)
+
+arm64: $(VENV)/test.installed $(VENV)/arm64/python ## Compare bytes on emulated Arm64 processors; PROCESSORS='cortex-a53 neoverse-n2'
+	python -m pytest -n 2 -m network tests/pipeline/test_arm64.py
+
+$(VENV)/arm64/python: tests/pipeline/arm64.sh stages/requirements.txt requirements.txt requirements-dev.txt | $(VENV)/test.installed
+	sh $< $(@D)
 
 container: $(VENV)/test.installed ## Build the image of the Dockerfile and run it (docs/container.md)
 	python -m pytest -m network tests/pipeline/test_container.py
