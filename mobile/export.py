@@ -72,8 +72,13 @@ def quantise(network: nn.Module, images: Tensor) -> nn.Module:
     return convert_pt2e(prepared.float())
 
 
-def write(network: nn.Module, example: Tensor, path: Path) -> None:
-    """Write a file of ExecuTorch's that takes 1 to MAX_BATCH images such as float32 [2, C, H, W]."""
+def write(network: nn.Module, image: Tensor, path: Path) -> None:
+    """Write a file of ExecuTorch's that takes 1 to MAX_BATCH images, such as float32 [1, C, H, W].
+
+    The example has MAX_BATCH images, since PyTorch convolves fewer than 16 by other code, and would
+    allow only so many if the example had no more.
+    """
+    example = image.repeat(MAX_BATCH, 1, 1, 1)
     number = torch.export.Dim("N", max=MAX_BATCH)
     program = torch.export.export(Classifier(network), (example,), dynamic_shapes=({0: number},))
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
@@ -105,7 +110,7 @@ def main() -> None:
     calibration = spread(training, params["calibration_images"])
     quantised = quantise(program.module(check_guards=False), calibration)
     for path, source in zip(FILES, (network, quantised), strict=True):
-        write(source, images[:1].repeat(2, 1, 1, 1) / 255, path)
+        write(source, images[:1] / 255, path)
         method = Runtime.get().load_program(path).load_method("forward")
         outputs = [method.execute([batch / 255])[0].clone() for batch in images.split(MAX_BATCH)]
         probabilities = torch.cat(outputs)
