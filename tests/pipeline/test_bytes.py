@@ -221,6 +221,8 @@ def test_no_stage_computes_a_product_by_mkl(reproduced: Project):
     if "MKL_VERBOSE SGEMM" not in reproduced.run("python", "-c", product, **verbose):
         pytest.skip("this build of torch has no MKL")
     params = re.sub(r"epochs: \d+", "epochs: 1", reproduced.read("params.yaml").decode())
+    # After an epoch, int8 may lose more than is allowed on a processor without VNNI.
+    params = re.sub(r"max_accuracy_drop: \S+", "max_accuracy_drop: 1.0", params)
     for recipe, stages_ in (
         ("tutorial", ("prepare", "train", "evaluate", "export")),
         ("convolutional", ("train", "evaluate", "export")),
